@@ -1,0 +1,2 @@
+//! The sparklet binary.
+fn main() {}
