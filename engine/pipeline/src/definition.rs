@@ -32,8 +32,19 @@ pub struct Pipeline {
     pub steps: Vec<Step>,
     /// Time limit of a whole run.
     pub timeout: Option<Duration>,
-    /// Sections that are validated now and take effect with the service or the sandbox.
+    /// Sections that are validated now and take effect with the service or the sandbox: a plain sentence each.
     pub later: Vec<&'static str>,
+    /// When the service will run it.
+    pub schedule: Option<Schedule>,
+}
+
+/// When a pipeline is due (takes effect with the service; `plan` shows the next times).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// Cron expression of five fields, valid.
+    pub cron: String,
+    /// IANA name of the time zone, valid.
+    pub timezone: String,
 }
 
 /// A run parameter: bound as an SQL parameter `$name`, never pasted into text.
@@ -86,6 +97,8 @@ pub struct Source {
     pub name: String,
     /// Where and how to read it (paths made absolute against the pipeline's folder).
     pub spec: SourceSpec,
+    /// TPC-H: the run parameter that gives the scale factor in the place of `spec.options.scale`; resolved when a run is bound.
+    pub scale_param: Option<String>,
     /// Place of `path` (or of the table header) in the definition.
     pub span: Range<usize>,
 }
@@ -97,7 +110,7 @@ pub struct Step {
     pub name: String,
     /// The query.
     pub sql: SqlText,
-    /// Names of sources and steps that the query reads, in the case in which they were defined.
+    /// Names of sources and steps that the query (or a check's query) reads, as they were defined, each once, the step itself left out.
     pub reads: Vec<String>,
     /// Where the result goes; none: an intermediate result.
     pub output: Option<Output>,

@@ -1,5 +1,6 @@
 //! What is said about a bad definition: values, rendered at the edge (the CLI shows them with a caret at file:line).
 
+use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,4 +53,85 @@ impl Place {
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
         (line, column)
     }
+}
+
+impl Diagnostic {
+    /// Something that prevents a run.
+    pub fn error(code: &'static str, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, code, message: message.into(), place: None, hint: None }
+    }
+
+    /// Something that is probably not what was meant.
+    pub fn warning(code: &'static str, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(code, message) }
+    }
+
+    /// Something worth knowing.
+    pub fn note(code: &'static str, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Note, ..Self::error(code, message) }
+    }
+
+    /// The same with a place.
+    #[must_use]
+    pub fn at(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same with a hint, if there is one.
+    #[must_use]
+    pub fn maybe_hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint.or(self.hint);
+        self
+    }
+
+    /// True if it prevents a run.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
+impl Severity {
+    /// Lower-case name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// One line without colour: `file:line:col: severity[code]: message / hint`.
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            let (line, column) = place.line_column();
+            write!(f, "{}:{line}:{column}: ", place.file.display())?;
+        }
+        write!(f, "{}[{}]: {}", self.severity.name(), self.code, self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, " / {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// True if any of them prevents a run.
+pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(Diagnostic::is_error)
+}
+
+/// Orders by file and place, those without a place first, and drops exact repetitions.
+pub fn tidy(diagnostics: &mut Vec<Diagnostic>) {
+    let key = |d: &Diagnostic| d.place.as_ref().map(|p| (p.file.clone(), p.span.start));
+    diagnostics.sort_by_cached_key(key);
+    diagnostics.dedup();
 }
