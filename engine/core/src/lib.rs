@@ -1,13 +1,32 @@
 //! The engine: sessions, sources, sinks, observed execution.
+//!
+//! A [`Session`] owns DataFusion's context, a bounded memory pool, a spill folder and the slots. A query is a [`DataFrame`] until
+//! it is prepared; a [`PreparedQuery`] runs to a stream, to rows or to files, and tells afterwards what each of its operators did
+//! ([`PreparedQuery::observe`]). Nothing here reads the history, and nothing here writes outside the spill folder but
+//! [`PreparedQuery::write`]. After a crash, spill folders of dead sessions are swept by the next session beside them.
 
+mod diagnose;
 pub mod error;
+mod fp_shim;
+pub mod memory;
+mod observe;
+mod partitions;
 pub mod progress;
 pub mod query;
 pub mod session;
 pub mod sink;
 pub mod source;
+mod spill;
+pub mod stores;
+pub mod suggest;
+mod tables;
+pub mod tpch;
+pub mod write;
 
 pub use error::{Error, ErrorKind, Result};
+pub use memory::MemoryUsage;
+pub use observe::Observed;
 pub use progress::{Progress, ProgressSnapshot};
-pub use query::{DataFrame, PreparedQuery, WriteSummary};
-pub use session::{MemoryUsage, Session, SessionConfig};
+pub use query::{DataFrame, PreparedQuery};
+pub use session::{Session, SessionConfig};
+pub use write::WriteSummary;

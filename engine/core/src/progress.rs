@@ -1,14 +1,15 @@
-//! Live counters of a running query.
+//! Live counters of a running query, read from the operators' own metrics.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
-/// Counters that a running query updates and anyone may read.
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::metrics::MetricValue;
+
+/// Counters of a query; anyone may read them while it runs.
 #[derive(Debug, Default)]
 pub struct Progress {
-    rows: AtomicU64,
-    scanned_rows: AtomicU64,
-    scanned_bytes: AtomicU64,
-    total_bytes: AtomicU64,
+    plan: OnceLock<Arc<dyn ExecutionPlan>>,
+    total_bytes: OnceLock<u64>,
 }
 
 /// Counters at one moment.
@@ -20,26 +21,69 @@ pub struct ProgressSnapshot {
     pub scanned_rows: u64,
     /// Bytes read by the plan's scans.
     pub scanned_bytes: u64,
-    /// Size of what the scans will read at the most; 0 where unknown.
+    /// Size of the files that the scans read; 0 where unknown.
     pub total_bytes: u64,
 }
 
 impl Progress {
-    /// Counters now.
-    pub fn snapshot(&self) -> ProgressSnapshot {
-        ProgressSnapshot {
-            rows: self.rows.load(Relaxed),
-            scanned_rows: self.scanned_rows.load(Relaxed),
-            scanned_bytes: self.scanned_bytes.load(Relaxed),
-            total_bytes: self.total_bytes.load(Relaxed),
+    /// Counters of `plan`, whose scans read files of `total_bytes` (0: unknown).
+    pub(crate) fn of(plan: Arc<dyn ExecutionPlan>, total_bytes: u64) -> Self {
+        let progress = Self::default();
+        progress.attach(plan, total_bytes);
+        progress
+    }
+
+    fn attach(&self, plan: Arc<dyn ExecutionPlan>, total_bytes: u64) {
+        // A second call changes nothing: counters belong to one plan.
+        let _ = self.plan.set(plan);
+        let _ = self.total_bytes.set(total_bytes);
+    }
+
+    /// Follows what `other` follows; for a handle that was given out before the plan was known.
+    pub fn follow(&self, other: &Self) {
+        if let Some(plan) = other.plan.get() {
+            self.attach(Arc::clone(plan), other.total_bytes.get().copied().unwrap_or_default());
         }
     }
 
-    /// Sets all counters.
-    pub fn set(&self, now: ProgressSnapshot) {
-        self.rows.store(now.rows, Relaxed);
-        self.scanned_rows.store(now.scanned_rows, Relaxed);
-        self.scanned_bytes.store(now.scanned_bytes, Relaxed);
-        self.total_bytes.store(now.total_bytes, Relaxed);
+    /// Counters now; all zero before there is a plan.
+    pub fn snapshot(&self) -> ProgressSnapshot {
+        let mut now = ProgressSnapshot {
+            total_bytes: self.total_bytes.get().copied().unwrap_or_default(),
+            ..ProgressSnapshot::default()
+        };
+        if let Some(plan) = self.plan.get() {
+            now.rows = rows_out(plan);
+            add_scans(plan, &mut now);
+        }
+        now
     }
+}
+
+/// Rows out of `plan`, or of the first operator below it that counts them.
+fn rows_out(plan: &Arc<dyn ExecutionPlan>) -> u64 {
+    let counted = plan.metrics().and_then(|m| m.output_rows());
+    match (counted, plan.children().as_slice()) {
+        (Some(rows), _) => rows as u64,
+        (None, [child]) => rows_out(child),
+        (None, _) => 0,
+    }
+}
+
+fn add_scans(plan: &Arc<dyn ExecutionPlan>, now: &mut ProgressSnapshot) {
+    let children = plan.children();
+    if children.is_empty()
+        && let Some(metrics) = plan.metrics()
+    {
+        for metric in metrics.iter() {
+            match metric.value() {
+                MetricValue::OutputRows(count) => now.scanned_rows += count.value() as u64,
+                MetricValue::Count { name, count } if name == "bytes_scanned" => {
+                    now.scanned_bytes += count.value() as u64;
+                }
+                _ => {}
+            }
+        }
+    }
+    children.into_iter().for_each(|child| add_scans(child, now));
 }

@@ -1,110 +1,227 @@
 //! A query: lazy as a [`DataFrame`], then planned, then run while it is observed.
 
-use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
+use crate::fp_shim::decide_default;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::{Stream, TryStreamExt};
 use sparklet_history::{Decision, PlanRecord};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::observe::{self, Observed};
 use crate::progress::Progress;
-use crate::sink::SinkSpec;
+use crate::session::Session;
 
 /// A lazy query of a session.
-#[derive(Clone)]
-pub struct DataFrame;
+#[derive(Clone, Debug)]
+pub struct DataFrame {
+    session: Session,
+    plan: LogicalPlan,
+}
 
 impl DataFrame {
+    pub(crate) fn new(session: Session, plan: LogicalPlan) -> Self {
+        Self { session, plan }
+    }
+
     /// The logical plan as written (not optimised).
     pub fn logical_plan(&self) -> &LogicalPlan {
-        unimplemented!()
+        &self.plan
+    }
+
+    /// The session that it belongs to.
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Columns of the result.
     pub fn schema(&self) -> SchemaRef {
-        unimplemented!()
+        Arc::clone(self.plan.schema().inner())
+    }
+
+    /// The frame that `change` makes of this one with DataFusion's own data-frame API, e.g.
+    /// `frame.with(|f| f.filter(col("a").gt(lit(1)))?.limit(0, Some(10)))`.
+    pub fn with(
+        self,
+        change: impl FnOnce(datafusion::dataframe::DataFrame) -> datafusion::error::Result<datafusion::dataframe::DataFrame>,
+    ) -> Result<Self> {
+        let Self { session, plan } = self;
+        let frame = datafusion::dataframe::DataFrame::new(session.context().state(), plan);
+        let changed = change(frame).map_err(|e| session.explain(e))?;
+        Ok(Self { plan: changed.logical_plan().clone(), session })
     }
 
     /// Optimises and plans; reads metadata, no data.
     pub async fn prepare(&self) -> Result<PreparedQuery> {
-        unimplemented!()
+        let start = Instant::now();
+        let state = self.session.context().state();
+        let planned = async {
+            let logical = state.optimize(&self.plan)?;
+            let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
+            Ok((logical, physical))
+        };
+        let (logical, physical) = planned.await.map_err(|e| self.session.explain(e))?;
+        let planning_time = start.elapsed();
+        let total_bytes = observe::scanned_bytes(&physical);
+        Ok(PreparedQuery {
+            decisions: vec![decide_default(false)],
+            progress: Arc::new(Progress::of(Arc::clone(&physical), total_bytes)),
+            task_context: state.task_ctx(),
+            session: self.session.clone(),
+            ended: Arc::new(AtomicBool::new(false)),
+            logical,
+            physical,
+            planning_time,
+        })
     }
 
     /// Runs it and returns all rows.
     pub async fn collect(&self) -> Result<Vec<RecordBatch>> {
-        unimplemented!()
+        self.prepare().await?.collect().await
     }
 }
 
 /// A planned query; runs once.
-pub struct PreparedQuery;
-
-/// What [`PreparedQuery::write`] wrote.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WriteSummary {
-    /// Files, as paths relative to the target folder (`month=1/part-0.parquet`), or empty for a single file.
-    pub files: Vec<String>,
-    /// Rows.
-    pub rows: u64,
-    /// Bytes.
-    pub bytes: u64,
-    /// Partition folders, e.g. `month=1`, sorted; empty where not partitioned.
-    pub partitions: Vec<String>,
+#[derive(Debug)]
+pub struct PreparedQuery {
+    session: Session,
+    logical: LogicalPlan,
+    physical: Arc<dyn ExecutionPlan>,
+    task_context: Arc<TaskContext>,
+    planning_time: Duration,
+    decisions: Vec<Decision>,
+    progress: Arc<Progress>,
+    ended: Arc<AtomicBool>,
 }
 
 impl PreparedQuery {
     /// Columns of the result.
     pub fn schema(&self) -> SchemaRef {
-        unimplemented!()
+        self.physical.schema()
+    }
+
+    /// The session that it belongs to.
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
     /// The physical plan.
     pub fn physical_plan(&self) -> &Arc<dyn ExecutionPlan> {
-        unimplemented!()
+        &self.physical
     }
 
     /// The optimised logical plan.
     pub fn logical_plan(&self) -> &LogicalPlan {
-        unimplemented!()
+        &self.logical
     }
 
     /// Time spent in planning.
     pub fn planning_time(&self) -> Duration {
-        unimplemented!()
+        self.planning_time
     }
 
     /// What the optimizer decided.
     pub fn decisions(&self) -> &[Decision] {
-        unimplemented!()
+        &self.decisions
     }
 
     /// Live counters.
     pub fn progress(&self) -> Arc<Progress> {
-        unimplemented!()
+        Arc::clone(&self.progress)
     }
 
     /// Runs it as one stream; partitions are merged, order kept where the query has one.
     pub fn stream(&self) -> Result<SendableRecordBatchStream> {
-        unimplemented!()
+        let stream = execute_stream(Arc::clone(&self.physical), Arc::clone(&self.task_context))
+            .map_err(|e| self.session.explain(e))?;
+        Ok(Box::pin(EndMark { stream, ended: Arc::clone(&self.ended) }))
     }
 
     /// Runs it and returns all rows.
     pub async fn collect(&self) -> Result<Vec<RecordBatch>> {
-        unimplemented!()
-    }
-
-    /// Runs it into local files: `target` is the file, or the folder, which must not exist yet. Data is on disk (fsync) on return.
-    pub async fn write(&self, _target: &Path, _sink: &SinkSpec) -> Result<WriteSummary> {
-        unimplemented!()
+        let stream = self.stream()?;
+        // A task of its own: a panic in an operator becomes an error instead of ending the caller.
+        let rows = datafusion::common::runtime::SpawnedTask::spawn(stream.try_collect::<Vec<_>>());
+        match rows.join().await {
+            Ok(Ok(batches)) => Ok(batches),
+            Ok(Err(error)) => Err(self.failed(error).await),
+            Err(join) => Err(from_join(join)),
+        }
     }
 
     /// The plan with what was observed so far; final once the stream has ended (or was dropped).
     pub fn observe(&self) -> PlanRecord {
-        unimplemented!()
+        self.observe_with_texts().plan
+    }
+
+    /// As [`Self::observe`], with the canonical texts of the fingerprints in it.
+    pub fn observe_with_texts(&self) -> Observed {
+        let fingerprints = self
+            .session
+            .observes()
+            .then(|| crate::fp_shim::fingerprint_physical(&self.physical, self.session.sources().as_ref()));
+        observe::record(&self.physical, fingerprints, self.ended.load(Relaxed))
+    }
+
+    /// The error that a user should see for one that came while running: names the file and line of bad data where they can be
+    /// found.
+    pub async fn failed(&self, error: datafusion::error::DataFusionError) -> Error {
+        let explained = self.session.explain(error);
+        if explained.kind == ErrorKind::Data {
+            crate::diagnose::locate(&self.session, &self.physical, explained).await
+        } else {
+            explained
+        }
+    }
+
+    pub(crate) fn task_context(&self) -> &Arc<TaskContext> {
+        &self.task_context
+    }
+}
+
+/// The error for a task that did not come to its end.
+pub(crate) fn from_join(join: tokio::task::JoinError) -> Error {
+    if join.is_cancelled() {
+        return Error::new(ErrorKind::Cancelled, "cancelled");
+    }
+    let panic = join.into_panic();
+    let said = panic
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    Error::new(ErrorKind::Internal, format!("an operator panicked: {said}"))
+        .with_hint("this is a bug in the engine: please report the query and this message")
+}
+
+/// Marks when a stream has given all its rows: counts of a stream that was dropped before are no evidence.
+struct EndMark {
+    stream: SendableRecordBatchStream,
+    ended: Arc<AtomicBool>,
+}
+
+impl Stream for EndMark {
+    type Item = datafusion::error::Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let polled = self.stream.as_mut().poll_next(cx);
+        if matches!(polled, Poll::Ready(None)) {
+            self.ended.store(true, Relaxed);
+        }
+        polled
+    }
+}
+
+impl RecordBatchStream for EndMark {
+    fn schema(&self) -> SchemaRef {
+        self.stream.schema()
     }
 }

@@ -2,14 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::fp_shim::SourceMap;
 use datafusion::common::ScalarValue;
-use datafusion::execution::context::SessionContext;
+use datafusion::common::config::{ConfigNonZeroUsize, ConfigOptions};
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::context::{SessionConfig as DataFusionConfig, SessionContext};
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{MemoryPool, PeakRecordingPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::LogicalPlan;
 use sparklet_history::SourceRecord;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory::{self, MIN_MEMORY_LIMIT, MemoryUsage};
 use crate::query::DataFrame;
 use crate::source::SourceSpec;
+use crate::spill::SpillFolder;
+use crate::stores::LazyStores;
+use crate::tables;
 
 /// Settings of a session.
 #[derive(Debug, Clone)]
@@ -26,56 +38,245 @@ pub struct SessionConfig {
     pub options: BTreeMap<String, String>,
     /// Collect observations (fingerprints, statistics) of what runs.
     pub observe: bool,
+    /// Name of the pipeline: tables are told apart by it in the history.
+    pub pipeline: String,
 }
 
-/// Use of the memory pool, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemoryUsage {
-    /// Reserved now.
-    pub reserved: u64,
-    /// Highest reservation since the session began or [`Session::reset_peak_memory`] was called.
-    pub peak: u64,
-    /// Bound.
-    pub limit: u64,
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            memory_limit: None,
+            slots: None,
+            spill_dir: std::env::temp_dir(),
+            batch_size: None,
+            options: BTreeMap::new(),
+            observe: true,
+            pipeline: "sql".to_owned(),
+        }
+    }
 }
 
 /// See the module. Cheap to clone; clones share everything.
 #[derive(Clone)]
-pub struct Session;
+pub struct Session {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    // Dropped before the spill folder: the runtime owns files in it.
+    context: SessionContext,
+    pool: Arc<PeakRecordingPool>,
+    memory_limit: u64,
+    slots: usize,
+    observe: bool,
+    pipeline: String,
+    sources: Mutex<Arc<SourceMap>>,
+    specs: Mutex<Vec<(String, SourceSpec)>>,
+    _spill: SpillFolder,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("slots", &self.inner.slots).field("memory", &self.memory()).finish()
+    }
+}
 
 impl Session {
-    /// A session with `config`.
-    pub fn new(_config: SessionConfig) -> Result<Self> {
-        unimplemented!()
+    /// A session with `config`. Fails where a setting has a bad value or the spill folder cannot be made.
+    pub fn new(config: SessionConfig) -> Result<Self> {
+        let memory_limit = config.memory_limit.unwrap_or_else(memory::default_memory_limit);
+        if memory_limit < MIN_MEMORY_LIMIT {
+            return Err(Error::new(ErrorKind::Setting, format!("a memory limit of {memory_limit} bytes is too small"))
+                .with_hint(format!("set `memory` (`--memory`) to {} MiB or more", MIN_MEMORY_LIMIT >> 20)));
+        }
+        let slots = match config.slots {
+            Some(0) => {
+                return Err(Error::new(ErrorKind::Setting, "0 slots can run nothing")
+                    .with_hint("set `slots` (`--slots`) to 1 or more"));
+            }
+            Some(slots) => slots,
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let spill = SpillFolder::create(&config.spill_dir)?;
+        let pool = memory::pool(memory_limit);
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::clone(&pool) as Arc<dyn MemoryPool>)
+            .with_disk_manager_builder(
+                DiskManagerBuilder::default()
+                    .with_mode(DiskManagerMode::Directories(vec![spill.path().to_owned()]))
+                    .with_max_temp_directory_size(u64::MAX),
+            )
+            // A listing must see what a step has just published.
+            .with_object_list_cache_limit(0)
+            .with_object_store_registry(Arc::new(LazyStores::default()))
+            .build_arc()?;
+        let state = SessionStateBuilder::new()
+            .with_config(datafusion_config(&config, memory_limit, slots)?)
+            .with_runtime_env(runtime)
+            .with_default_features()
+            .build();
+        let context = SessionContext::new_with_state(state).enable_url_table();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                context,
+                pool,
+                memory_limit,
+                slots,
+                observe: config.observe,
+                pipeline: config.pipeline,
+                sources: Mutex::default(),
+                specs: Mutex::default(),
+                _spill: spill,
+            }),
+        })
     }
 
     /// DataFusion's context.
     pub fn context(&self) -> &SessionContext {
-        unimplemented!()
+        &self.inner.context
     }
 
-    /// Slots in force.
+    /// Slots in force: tasks at the same time.
     pub fn slots(&self) -> usize {
-        unimplemented!()
+        self.inner.slots
+    }
+
+    /// True if what runs is observed.
+    pub fn observes(&self) -> bool {
+        self.inner.observe
+    }
+
+    /// Name of the pipeline that the session works for.
+    pub fn pipeline(&self) -> &str {
+        &self.inner.pipeline
     }
 
     /// Registers a source as table `name` and says what it found: files, bytes, rows, versions.
-    pub async fn register_source(&self, _name: &str, _spec: &SourceSpec) -> Result<SourceRecord> {
-        unimplemented!()
+    ///
+    /// Reads metadata and headers only. Fails with [`ErrorKind::Source`] where there is nothing to read and with
+    /// [`ErrorKind::Data`] where what is there is not what it is said to be.
+    pub async fn register_source(&self, name: &str, spec: &SourceSpec) -> Result<SourceRecord> {
+        let record = tables::register(self, name, spec).await?;
+        self.specs().push((name.to_owned(), spec.clone()));
+        Ok(record)
     }
 
-    /// Plans one SQL statement; `$name` placeholders are bound to `params`.
-    pub async fn sql(&self, _sql: &str, _params: &BTreeMap<String, ScalarValue>) -> Result<DataFrame> {
-        unimplemented!()
+    /// Plans one SQL statement; `$name` placeholders are bound to `params`. Statements that define something (`CREATE …`,
+    /// `SET …`) take effect at once.
+    pub async fn sql(&self, sql: &str, params: &BTreeMap<String, ScalarValue>) -> Result<DataFrame> {
+        let named = async {
+            let plan = self.context().state().create_logical_plan(sql).await?;
+            let plan = if params.is_empty() {
+                plan
+            } else {
+                let values: Vec<_> = params.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+                plan.with_param_values(values)?
+            };
+            self.context().execute_logical_plan(plan).await
+        };
+        let frame = named.await.map_err(|e| self.explain(e))?;
+        Ok(DataFrame::new(self.clone(), frame.logical_plan().clone()))
+    }
+
+    /// A data frame over a plan made with DataFusion's own API on [`Session::context`].
+    pub fn frame(&self, plan: LogicalPlan) -> DataFrame {
+        DataFrame::new(self.clone(), plan)
+    }
+
+    /// A data frame over a registered table.
+    pub async fn table(&self, name: &str) -> Result<DataFrame> {
+        let table = datafusion::common::TableReference::bare(name);
+        let frame = self.context().table(table).await.map_err(|e| self.explain(e))?;
+        Ok(self.frame(frame.logical_plan().clone()))
     }
 
     /// Use of the memory pool.
     pub fn memory(&self) -> MemoryUsage {
-        unimplemented!()
+        MemoryUsage {
+            reserved: self.inner.pool.reserved() as u64,
+            peak: self.inner.pool.peak_reserved() as u64,
+            limit: self.inner.memory_limit,
+        }
     }
 
-    /// Starts the measurement of the peak anew and returns the old peak.
+    /// Starts the measurement of the peak anew and returns the old peak in bytes.
     pub fn reset_peak_memory(&self) -> u64 {
-        unimplemented!()
+        let peak = self.inner.pool.peak_reserved() as u64;
+        self.inner.pool.reset_peak();
+        peak
     }
+
+    /// Names under which sources are known to the history.
+    pub(crate) fn sources(&self) -> Arc<SourceMap> {
+        Arc::clone(&self.inner.sources.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the names of sources.
+    pub(crate) fn update_sources(&self, change: impl FnOnce(&mut SourceMap)) {
+        let mut sources = self.inner.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        change(Arc::make_mut(&mut sources));
+    }
+
+    /// Tells the history's name of the files behind table `name`.
+    pub(crate) fn name_files<'a>(
+        &self,
+        _name: &str,
+        _schema: &arrow::datatypes::SchemaRef,
+        _store: &str,
+        _paths: impl Iterator<Item = &'a str>,
+    ) {
+    }
+
+    /// Tells the history's name of generated rows behind table `name`.
+    pub(crate) fn name_generated(&self, _name: &str, _schema: &arrow::datatypes::SchemaRef, _table: &str, _scale: f64) {
+    }
+
+    /// Sources as they were registered, by table name.
+    pub(crate) fn specs(&self) -> std::sync::MutexGuard<'_, Vec<(String, SourceSpec)>> {
+        self.inner.specs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The error as a user should see it, with suggestions from the tables of this session.
+    pub fn explain(&self, error: datafusion::error::DataFusionError) -> Error {
+        let tables: Vec<String> = self
+            .context()
+            .catalog_names()
+            .iter()
+            .filter_map(|catalog| self.context().catalog(catalog))
+            .flat_map(|catalog| {
+                let schemas = catalog.schema_names();
+                schemas.into_iter().filter_map(move |s| catalog.schema(&s)).collect::<Vec<_>>()
+            })
+            .flat_map(|schema| schema.table_names())
+            .collect();
+        Error::from_datafusion(error, &tables)
+    }
+}
+
+fn datafusion_config(config: &SessionConfig, memory_limit: u64, slots: usize) -> Result<DataFusionConfig> {
+    let mut options = ConfigOptions::new();
+    options.execution.target_partitions = slots;
+    // A sort keeps this much aside for its merge; DataFusion's 10 MB a partition would eat a small pool whole.
+    let per_sort = memory_limit / (slots as u64 * 16).max(1);
+    let aside = options.execution.sort_spill_reservation_bytes.min(usize::try_from(per_sort).unwrap_or(usize::MAX));
+    options.execution.sort_spill_reservation_bytes = aside;
+    options.catalog.information_schema = true;
+    if let Some(rows) = config.batch_size {
+        options.execution.batch_size = ConfigNonZeroUsize::try_new(rows).map_err(|_| {
+            Error::new(ErrorKind::Setting, "a batch size of 0 rows can hold nothing")
+                .with_hint("set `batch_size` to 1 or more; 8192 is the default")
+        })?;
+    }
+    for (name, value) in &config.options {
+        options.set(name, value).map_err(|error| {
+            let known: Vec<String> = ConfigOptions::new().entries().into_iter().map(|e| e.key).collect();
+            let message = format!("`{name} = {value}` is not a setting of DataFusion: {}", error.strip_backtrace());
+            let error = Error::new(ErrorKind::Setting, message);
+            match crate::suggest::closest(name, known.iter().map(String::as_str)) {
+                Some(near) if near != name => error.with_hint(format!("did you mean `{near}`?")),
+                _ => error.with_hint("see `sparklet config show` for the settings and their types"),
+            }
+        })?;
+    }
+    Ok(DataFusionConfig::from(options))
 }

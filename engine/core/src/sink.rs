@@ -25,3 +25,39 @@ pub enum SinkFormat {
     /// Arrow IPC file.
     Arrow,
 }
+
+impl SinkFormat {
+    /// Name in definitions and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::Csv => "csv",
+            Self::Json => "json",
+            Self::Arrow => "arrow",
+        }
+    }
+
+    /// Name for people.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Parquet => "Parquet",
+            Self::Csv => "CSV",
+            Self::Json => "JSON",
+            Self::Arrow => "Arrow IPC",
+        }
+    }
+
+    /// Ending of a file without the first dot.
+    pub fn ending(self, compression: Option<&str>) -> &'static str {
+        match (self, compression) {
+            (Self::Parquet, _) => "parquet",
+            (Self::Arrow, _) => "arrow",
+            (Self::Csv, Some("gzip")) => "csv.gz",
+            (Self::Csv, Some("zstd")) => "csv.zst",
+            (Self::Csv, _) => "csv",
+            (Self::Json, Some("gzip")) => "json.gz",
+            (Self::Json, Some("zstd")) => "json.zst",
+            (Self::Json, _) => "json",
+        }
+    }
+}

@@ -79,3 +79,55 @@ impl Default for SourceOptions {
         }
     }
 }
+
+impl Format {
+    /// Name in definitions and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::Csv => "csv",
+            Self::Json => "json",
+            Self::Arrow => "arrow",
+            Self::Avro => "avro",
+            Self::Tpch => "tpch",
+        }
+    }
+
+    /// Name for people.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Parquet => "Parquet",
+            Self::Csv => "CSV",
+            Self::Json => "JSON (one object a line)",
+            Self::Arrow => "Arrow IPC",
+            Self::Avro => "Avro",
+            Self::Tpch => "TPC-H",
+        }
+    }
+
+    /// Endings of files of this format that a folder is searched for.
+    pub fn endings(self) -> &'static [&'static str] {
+        match self {
+            Self::Parquet => &[".parquet", ".parq", ".pq"],
+            Self::Csv => &[
+                ".csv", ".csv.gz", ".csv.bz2", ".csv.xz", ".csv.zst", ".tsv", ".tsv.gz", ".tsv.zst", ".txt", ".txt.gz",
+            ],
+            Self::Json => &[
+                ".json",
+                ".json.gz",
+                ".json.bz2",
+                ".json.xz",
+                ".json.zst",
+                ".ndjson",
+                ".ndjson.gz",
+                ".ndjson.zst",
+                ".jsonl",
+                ".jsonl.gz",
+                ".jsonl.zst",
+            ],
+            Self::Arrow => &[".arrow", ".ipc", ".feather", ".arrows"],
+            Self::Avro => &[".avro"],
+            Self::Tpch => &[],
+        }
+    }
+}
