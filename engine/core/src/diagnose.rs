@@ -62,7 +62,7 @@ async fn read_whole(session: &Session, scan: &FileScanConfig, file: &Partitioned
     };
     while let Some(batch) = stream.next().await {
         if let Err(error) = batch {
-            return Some(session.explain(error));
+            return Some(count_from_one(session.explain(error)));
         }
     }
     None
@@ -91,17 +91,27 @@ fn at_file(found: Error, original: Error, store: &str, file: &PartitionedFile) -
     }
 }
 
+/// `error` with lines counted from 1: arrow counts them from 0 in errors about values, from 1 in those about fields.
+fn count_from_one(mut error: Error) -> Error {
+    if error.message.contains("Error while parsing value")
+        && let Some(line) = line_of(&error.message)
+    {
+        error.message = error.message.replacen(&format!("at line {line}"), &format!("at line {}", line + 1), 1);
+    }
+    error
+}
+
 /// The number after "line" in an error of a reader.
-fn line_of(message: &str) -> Option<u64> {
+pub(crate) fn line_of(message: &str) -> Option<u64> {
     let mut words = message.split([' ', ',', '.', ':']).skip_while(|word| *word != "line");
     words.nth(1)?.parse().ok()
 }
 
-fn hint_for(message: &str) -> Option<&'static str> {
+pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
     let has = |text: &str| message.contains(text);
     if has("UTF-8") || has("utf-8") {
         Some("convert the file to UTF-8, e.g. with `iconv -f latin1 -t utf-8`")
-    } else if has("incorrect number of fields") {
+    } else if has("incorrect number of fields") || has("unequal lengths") {
         Some("mend the line; if fields hold line breaks, set `multiline = true` on the source")
     } else if has("does not parse") {
         Some(

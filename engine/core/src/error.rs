@@ -164,8 +164,7 @@ fn classify(error: &DataFusionError, tables: &[String]) -> Error {
             Error::new(ErrorKind::Resources, text).with_hint(SPILL_HINT)
         }
         DataFusionError::ResourcesExhausted(_) => {
-            let message = format!("the memory limit is reached: {text}");
-            Error::new(ErrorKind::Resources, message).with_hint(MEMORY_HINT)
+            Error::new(ErrorKind::Resources, out_of_memory(&text)).with_hint(MEMORY_HINT)
         }
         DataFusionError::ArrowError(arrow, _) => of_arrow(arrow, text),
         DataFusionError::ParquetError(_) => Error::new(ErrorKind::Data, format!("bad Parquet data: {text}"))
@@ -185,6 +184,23 @@ fn classify(error: &DataFusionError, tables: &[String]) -> Error {
 }
 
 const BUG_HINT: &str = "this is a bug in the engine: please report the query and this message";
+
+/// One line of the pool's report: who asked for how much, and who holds the most.
+fn out_of_memory(text: &str) -> String {
+    let asked = text.rsplit("Error: ").next().unwrap_or(text).lines().next().unwrap_or(text);
+    let holders: Vec<String> = text
+        .lines()
+        .filter_map(|line| {
+            let (name, rest) = line.trim().split_once("(can spill: ")?;
+            let held = rest.split_once("consumed ")?.1.split(',').next()?;
+            let name = name.split('#').next().unwrap_or(name);
+            (!held.starts_with("0.0 ")).then(|| format!("{name} {held}"))
+        })
+        .take(3)
+        .collect();
+    let most = if holders.is_empty() { String::new() } else { format!(" (most is held by {})", holders.join(", ")) };
+    format!("the memory limit is reached: {asked}{most}")
+}
 
 /// Our own error where it travelled through DataFusion.
 fn find_own(error: &DataFusionError) -> Option<&Error> {

@@ -30,3 +30,6 @@ pub use progress::{Progress, ProgressSnapshot};
 pub use query::{DataFrame, PreparedQuery};
 pub use session::{Session, SessionConfig};
 pub use write::WriteSummary;
+
+#[cfg(test)]
+mod tests;

@@ -338,16 +338,7 @@ async fn infer(
     };
     for file in list {
         if let Err(error) = options.format.infer_schema(&state, &store, std::slice::from_ref(file)).await {
-            let mut explained = session.explain(error);
-            explained.kind = if explained.kind == ErrorKind::Transient { explained.kind } else { ErrorKind::Data };
-            explained.message = format!(
-                "source `{name}`: `{}` is not readable as {}: {}",
-                shown(spec, file),
-                spec.format.label(),
-                explained.message
-            );
-            return Err(explained
-                .or_hint("the file is damaged or of another format; write it again, or leave it out by a glob"));
+            return Err(unreadable(name, spec, file, session.explain(error)));
         }
     }
     let mut explained = session.explain(error).at_source(name);
@@ -355,6 +346,21 @@ async fn infer(
     Err(explained.or_hint(
         "the files do not agree on the types of their columns; declare `columns`, or read them as two sources",
     ))
+}
+
+/// The error for a file whose metadata, header or first rows cannot be read.
+fn unreadable(name: &str, spec: &SourceSpec, file: &ObjectMeta, explained: Error) -> Error {
+    let line = crate::diagnose::line_of(&explained.message).map(|n| format!(":{n}")).unwrap_or_default();
+    let hint = crate::diagnose::hint_for(&explained.message)
+        .unwrap_or("the file is damaged or of another format; write it again, or leave it out by a glob");
+    let message = format!(
+        "source `{name}`: `{}{line}` is not readable as {}: {}",
+        shown(spec, file),
+        spec.format.label(),
+        explained.message
+    );
+    let kind = if explained.kind == ErrorKind::Transient { ErrorKind::Transient } else { ErrorKind::Data };
+    Error { kind, message, hint: Some(hint.to_owned()), source: explained.source }
 }
 
 /// Path of a file as a user would write it.
@@ -417,8 +423,14 @@ async fn check_header(
     let url = table_url(session, name, spec)?;
     let state = session.context().state();
     let store = state.runtime_env().object_store(&url)?;
-    let format = file_format(spec, std::slice::from_ref(first))?;
-    let found = format.infer_schema(&state, &store, std::slice::from_ref(first)).await?;
+    // One row is enough: what is wrong further down is for the reader to find.
+    let mut header_only = spec.clone();
+    header_only.options.infer_rows = 0;
+    let format = file_format(&header_only, std::slice::from_ref(first))?;
+    let found = format
+        .infer_schema(&state, &store, std::slice::from_ref(first))
+        .await
+        .map_err(|e| unreadable(name, spec, first, session.explain(e)))?;
     let found: Vec<&str> = found.fields().iter().map(|f| f.name().as_str()).collect();
     let wanted: Vec<&str> = declared.fields().iter().map(|f| f.name().as_str()).collect();
     if found == wanted {
