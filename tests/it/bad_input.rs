@@ -1,0 +1,166 @@
+//! Bad input: each case says what, where and what to do, with the right exit code, and loses nothing.
+
+use std::fs;
+
+use crate::support::{Place, Said};
+
+const GOOD_CSV: &str = "id,amount\n1,10\n2,20\n";
+
+/// A pipeline with one source `orders` and one step `totals`.
+fn definition(source: &str, query: &str) -> String {
+    format!(
+        "name = \"p\"\n\n[sources.orders]\n{source}\n\n[[step]]\nname = \"totals\"\nquery = \"{query}\"\n\
+         output = {{ path = \"out/totals.csv\" }}\n"
+    )
+}
+
+/// Runs a good pipeline, breaks it with `break_it`, and shows what `run` says; what was published stays.
+fn check(name: &str, code: i32, contains: &[&str], break_it: impl Fn(&Place)) -> Said {
+    let place = Place::new();
+    place.write("p/orders.csv", GOOD_CSV);
+    place.write("p/pipeline.toml", definition("path = \"orders.csv\"", "SELECT sum(amount) AS s FROM orders"));
+    place.ok(&["run", "p"]);
+    let before = fs::read_to_string(place.path("p/out/totals.csv")).unwrap();
+    break_it(&place);
+    let said = place.run(&["run", "p"]);
+    assert_eq!(said.code, code, "{name}: {}", said.err);
+    for part in contains {
+        assert!(said.err.contains(part), "{name}: `{part}` is not said:\n{}", place.neutral(&said.err));
+    }
+    assert!(!said.err.contains("panicked"), "{name}: {}", said.err);
+    assert_eq!(fs::read_to_string(place.path("p/out/totals.csv")).unwrap(), before, "{name}: the output changed");
+    assert_eq!(place.list("p/out"), ["totals.csv"], "{name}: left-overs");
+    said
+}
+
+fn break_definition(text: &'static str) -> impl Fn(&Place) {
+    move |place| {
+        place.write("p/pipeline.toml", text);
+    }
+}
+
+fn query(sql: &'static str) -> impl Fn(&Place) {
+    move |place| {
+        place.write("p/pipeline.toml", definition("path = \"orders.csv\"", sql));
+    }
+}
+
+fn source(text: &'static str, csv: &'static [u8]) -> impl Fn(&Place) {
+    move |place| {
+        place.write("p/orders.csv", csv);
+        place.write("p/pipeline.toml", definition(text, "SELECT sum(amount) AS s FROM orders"));
+    }
+}
+
+#[test]
+fn sources() {
+    check("missing", 3, &["source `orders`", "does not exist", "did you mean `orders.csv`?", "pipeline.toml:4"], |place| {
+        place.write("p/pipeline.toml", definition("path = \"order.csv\"", "SELECT sum(amount) AS s FROM orders"));
+    });
+    check("empty folder", 3, &["source `orders`", "holds no files", "pipeline.toml:4"], |place| {
+        fs::create_dir(place.path("p/data")).unwrap();
+        let source = "path = \"data/\"\nformat = \"parquet\"";
+        place.write("p/pipeline.toml", definition(source, "SELECT sum(amount) AS s FROM orders"));
+    });
+    check("corrupt footer", 3, &["orders.parquet", "not readable as Parquet", "hint"], |place| {
+        place.write("p/orders.parquet", "PAR1 and no more");
+        place.write("p/pipeline.toml", definition("path = \"orders.parquet\"", "SELECT sum(amount) AS s FROM orders"));
+    });
+    let typed = "path = \"orders.csv\"\ncolumns = { id = \"INT\", amount = \"INT\" }";
+    check("ragged", 1, &["orders.csv:3", "hint"], source(typed, b"id,amount\n1,10\n2\n"));
+    check("not a number", 1, &["orders.csv:3", "TRY_CAST"], source(typed, b"id,amount\n1,10\n2,x\n"));
+    let text = "path = \"orders.csv\"\ncolumns = { id = \"VARCHAR\", amount = \"INT\" }";
+    check("not UTF-8", 1, &["orders.csv", "UTF-8", "iconv"], source(text, b"id,amount\n\xff\xfe,10\n"));
+}
+
+#[test]
+fn definitions() {
+    check("unknown key", 3, &["pipeline.toml:2", "`sourcs`", "did you mean", "sources"],
+        break_definition("name = \"p\"\n[sourcs.orders]\npath = \"orders.csv\"\n"));
+    check("mistyped key", 3, &["pipeline.toml:6", "pth"],
+        break_definition("name = \"p\"\n[sources.orders]\npath = \"orders.csv\"\n[[step]]\nname = \"totals\"\noutput = { pth = \"x.csv\" }\nquery = \"SELECT 1 AS a\"\n"));
+    check("wrong type", 3, &["pipeline.toml:1", "name"], break_definition("name = 3\n"));
+    check("broken TOML", 3, &["pipeline.toml:2"], break_definition("name = \"p\"\n[sources\n"));
+    check("cycle", 3, &["a → b → a"],
+        break_definition("name = \"p\"\n[[step]]\nname = \"a\"\nquery = \"SELECT * FROM b\"\n[[step]]\nname = \"b\"\nquery = \"SELECT * FROM a\"\n"));
+}
+
+#[test]
+fn queries() {
+    check("misspelt column", 3, &["no column `amuont`", "did you mean `amount`?", "pipeline.toml:8"],
+        query("SELECT sum(amuont) AS s FROM orders"));
+    check("misspelt table", 3, &["`order`", "did you mean `orders`?"], query("SELECT * FROM order_s"
+    ));
+    check("syntax in a file", 3, &["totals.sql:3"], |place| {
+        place.write("p/totals.sql", "SELECT sum(amount) AS s\nFROM orders\nWHERE GROUP\n");
+        let text = definition("path = \"orders.csv\"", "").replace("query = \"\"", "sql = \"totals.sql\"");
+        place.write("p/pipeline.toml", text);
+    });
+    check("types", 3, &["totals"], query("SELECT amount + DATE '2013-01-01' * true AS s FROM orders"));
+}
+
+#[test]
+fn all_mistakes_come_at_once() {
+    let place = Place::new();
+    place.write("p/pipeline.toml", "name = \"p\"\ncolour = 1\n[sources.a]\npaht = \"x\"\n[[step]]\nname = \"s\"\nquery = \"SELEC 1\"\n");
+    let said = place.run(&["check", "p"]);
+    assert_eq!(said.code, 3);
+    for part in ["colour", "paht", "pipeline.toml:7"] {
+        assert!(said.err.contains(part), "`{part}`:\n{}", said.err);
+    }
+}
+
+#[test]
+fn outputs_that_cannot_be_written() {
+    check("a file where a folder must be", 1, &["out", "hint"], |place| {
+        let text = definition("path = \"orders.csv\"", "SELECT 1 AS s").replace("out/totals.csv", "orders.csv/x/totals.csv");
+        place.write("p/pipeline.toml", text);
+    });
+    check("foreign files in the folder", 1, &["mine.txt", "hint"], |place| {
+        place.write("p/other/mine.txt", "precious");
+        let text = definition("path = \"orders.csv\"", "SELECT 1 AS s").replace("out/totals.csv", "other");
+        place.write("p/pipeline.toml", text);
+    });
+}
+
+#[test]
+fn a_full_disk() {
+    let place = Place::new();
+    let disk = place.path("disk");
+    fs::create_dir(&disk).unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"])
+        .arg(&disk)
+        .output()
+        .is_ok_and(|o| o.status.success());
+    if !mounted {
+        eprintln!("SKIPPED: a_full_disk needs to mount a tmpfs (run as root)");
+        return;
+    }
+    let unmount = || std::process::Command::new("umount").arg("-l").arg(&disk).status();
+    let result = std::panic::catch_unwind(|| {
+        let text = |rows: u64| {
+            format!("name = \"p\"\n[[step]]\nname = \"big\"\nquery = \"SELECT value, value * 7919 % 1000003 AS h FROM range(0, {rows})\"\noutput = {{ path = \"{}/out/big.parquet\" }}\n", disk.display())
+        };
+        place.write("p/pipeline.toml", text(1000));
+        place.ok(&["run", "p"]);
+        place.write("p/pipeline.toml", text(3_000_000));
+        let said = place.run(&["run", "p"]);
+        assert_ne!(said.code, 0);
+        assert!(said.err.contains("space"), "{}", said.err);
+        assert_eq!(place.ask(&format!("SELECT count(*) FROM '{}/out/big.parquet'", disk.display())), "1000");
+        assert_eq!(place.list("disk/out"), ["big.parquet"]);
+        // The history on the full disk: the run succeeds and says that it is not remembered.
+        place.write("p/pipeline.toml", text(10));
+        place.write("fill.sh", "");
+        let filler = disk.join("filler");
+        let _ = fs::write(&filler, vec![1u8; 4 << 20]);
+        let state = disk.join("state");
+        let said = place.run(&["sql", "--state", state.to_str().unwrap(), "--format", "csv", "-c", "SELECT 41 + 1 AS x"]);
+        assert!(said.out.contains("42"), "{} {}", said.out, said.err);
+    });
+    let _ = unmount();
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}

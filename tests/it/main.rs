@@ -1,0 +1,14 @@
+//! End-to-end tests: the binary as a user runs it, by its outputs; and the library through its public entry.
+//!
+//! One binary for all of them: linking the engine takes longer than most of these tests.
+
+mod bad_input;
+mod concurrency;
+mod examples;
+mod interrupt;
+mod kill;
+mod memory;
+mod remembering;
+mod remote;
+mod slt;
+mod support;

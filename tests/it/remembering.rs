@@ -1,0 +1,109 @@
+//! The history as a user meets it: found by the second run, never needed by any.
+
+use std::fs;
+
+use crate::support::Place;
+
+fn pipeline(place: &Place) {
+    place.write(
+        "p/pipeline.toml",
+        "name = \"p\"\n\n[[step]]\nname = \"sums\"\n\
+         query = \"SELECT value % 10 AS k, sum(value) AS s FROM range(0, 100000) GROUP BY 1 ORDER BY 1\"\n\
+         output = { path = \"out/sums.csv\" }\n",
+    );
+}
+
+fn remembered(place: &Place) -> usize {
+    place.ok(&["runs", "--state", "p/.sparklet", "--format", "ndjson"]).out.lines().count()
+}
+
+#[test]
+fn a_second_run_finds_the_first() {
+    let place = Place::new();
+    pipeline(&place);
+    let first = place.ok(&["run", "p"]);
+    assert!(first.err.contains("first run"), "{}", first.err);
+    let second = place.ok(&["run", "p"]);
+    assert!(!second.err.contains("first run"), "{}", second.err);
+    assert_eq!(remembered(&place), 2);
+    let text = place.ok(&["report", "last", "--state", "p/.sparklet"]).out;
+    assert!(text.contains("sums") && text.contains("AggregateExec"), "{text}");
+    let json = place.ok(&["report", "last", "--state", "p/.sparklet", "--format", "json"]).out;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(json.is_object());
+}
+
+#[test]
+fn deleting_the_history_changes_no_result() {
+    let place = Place::new();
+    pipeline(&place);
+    place.ok(&["run", "p"]);
+    let before = fs::read(place.path("p/out/sums.csv")).unwrap();
+    fs::remove_dir_all(place.path("p/.sparklet")).unwrap();
+    place.ok(&["run", "p"]);
+    assert_eq!(fs::read(place.path("p/out/sums.csv")).unwrap(), before);
+    assert_eq!(remembered(&place), 1);
+}
+
+#[test]
+fn a_damaged_store_is_set_aside() {
+    let place = Place::new();
+    pipeline(&place);
+    place.ok(&["run", "p"]);
+    place.ok(&["run", "p"]);
+    let store = place.path("p/.sparklet/history");
+    let mut damaged = 0;
+    for entry in walk(&store) {
+        let mut bytes = fs::read(&entry).unwrap();
+        if !bytes.is_empty() {
+            let middle = bytes.len() / 3;
+            for byte in bytes.iter_mut().skip(middle).take(4096) {
+                *byte ^= 0xa5;
+            }
+            fs::write(&entry, bytes).unwrap();
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 0);
+    let said = place.ok(&["run", "p"]);
+    assert!(!said.err.contains("panicked"), "{}", said.err);
+    assert!(remembered(&place) >= 1, "the run after the damage is remembered");
+    place.ok(&["run", "p"]);
+}
+
+#[test]
+fn a_read_only_state_folder_fails_no_query() {
+    let place = Place::new();
+    place.write("state", "a file where the state folder should be");
+    let said = place.run(&["sql", "--state", "state", "--format", "csv", "-c", "SELECT 41 + 1 AS x"]);
+    assert_eq!((said.code, said.out.as_str()), (0, "x\n42\n"), "{}", said.err);
+    assert!(said.err.contains("not remembered"), "{}", said.err);
+}
+
+#[test]
+fn history_moves_between_places() {
+    let place = Place::new();
+    pipeline(&place);
+    place.ok(&["run", "p"]);
+    place.ok(&["run", "p"]);
+    let exported = place.ok(&["history", "export", "--state", "p/.sparklet"]).out;
+    place.write("h.ndjson", &exported);
+    for _ in 0..2 {
+        place.ok(&["history", "import", "h.ndjson", "--state", "other"]);
+        let listed = place.ok(&["runs", "--state", "other", "--format", "ndjson"]).out;
+        assert_eq!(listed.lines().count(), 2);
+    }
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(walk(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files
+}
