@@ -1,1 +1,18 @@
-//! sparklet-optimizer
+//! The optimizer: what a subplan is called, what its counts are worth, and what is decided about it.
+//!
+//! Pure: it takes plans and returns values, does no I/O and never meets the store. Its outputs are keys and values of the history:
+//! fingerprints are stable from run to run, from machine to machine and between logical and physical plans; they change only with the
+//! canonical texts that they are hashes of, and then the past is merely not found.
+
+pub mod decision;
+pub mod fingerprint;
+pub mod reduction;
+pub mod source;
+
+pub use decision::{Learning, decide_default};
+pub use fingerprint::{
+    Identity, LogicalFingerprints, PhysicalFingerprints, explain_text, fingerprint_logical, fingerprint_physical,
+    for_each_logical_node,
+};
+pub use reduction::{PossibleReduction, possible_reductions, reductions};
+pub use source::{ScanTag, ScannedSource, SourceId, SourceMap, SourceNames, tag_scan};
