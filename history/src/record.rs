@@ -16,7 +16,7 @@ pub const RECORD_VERSION: u16 = 1;
 
 /// Name of a run: 10 characters of `0-9a-z` without `i l o u`, drawn at random; any unique prefix names the run in commands.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String", into = "String")]
 pub struct RunId(String);
 
 impl RunId {
@@ -35,9 +35,30 @@ impl RunId {
         Self::from_bits(rand::random())
     }
 
+    /// The 50 bits that [`RunId::from_bits`] makes this id from.
+    pub fn to_bits(&self) -> u64 {
+        let value = |byte: u8| Self::ALPHABET.iter().position(|&c| c == byte).unwrap_or(0) as u64;
+        self.0.bytes().enumerate().fold(0, |bits, (i, byte)| bits | (value(byte) << (5 * i)))
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<RunId> for String {
+    fn from(id: RunId) -> Self {
+        id.0
+    }
+}
+
+impl TryFrom<String> for RunId {
+    type Error = String;
+
+    /// Checked also when a record is read: an id becomes part of file names.
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 

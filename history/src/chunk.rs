@@ -1,0 +1,322 @@
+//! Packed observations: the last ones of a subplan in a few dozen bytes each.
+//!
+//! A [`Chunk`] holds observations of one subplan in one environment, oldest first. A [`Recent`] holds those of one run, ordered by
+//! fingerprint: appending a run writes one of these, and they are folded into chunks once there are enough, so that the cost of
+//! finding each subplan's chunk is paid once for many runs.
+
+use chrono::DateTime;
+use serde::{Deserialize, Serialize};
+
+use crate::block::{self, Unreadable};
+use crate::observe::Observed;
+use crate::record::{Completeness, Fingerprint, Observation, Reduction, RunId};
+
+/// Observations in a chunk before the next one is begun.
+pub(crate) const CHUNK_ROWS: usize = 32;
+
+/// An observation without what its container says for all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Row {
+    /// [`RunId::to_bits`]; zero in a [`Recent`].
+    run: u64,
+    /// Micro-seconds after the start of the container.
+    after_us: i64,
+    operator: u32,
+    data_version: u32,
+    rows_in: u64,
+    rows: u64,
+    bytes: Option<u64>,
+    elapsed_us: u64,
+    peak_memory_bytes: Option<u64>,
+    spilled_bytes: u64,
+    partitions: u32,
+    skew: f32,
+    /// See [`completeness_code`].
+    completeness: u8,
+}
+
+/// What rows refer to by position.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Names {
+    operators: Vec<String>,
+    data_versions: Vec<Fingerprint>,
+}
+
+impl Names {
+    fn row(&mut self, observation: &Observation, run: u64, after_us: i64) -> Row {
+        Row {
+            run,
+            after_us,
+            operator: position(
+                &mut self.operators,
+                |name| *name == observation.operator,
+                || observation.operator.clone(),
+            ),
+            data_version: position(
+                &mut self.data_versions,
+                |version| *version == observation.data_version,
+                || observation.data_version,
+            ),
+            rows_in: observation.rows_in,
+            rows: observation.rows,
+            bytes: observation.bytes,
+            elapsed_us: observation.elapsed_us,
+            peak_memory_bytes: observation.peak_memory_bytes,
+            spilled_bytes: observation.spilled_bytes,
+            partitions: observation.partitions,
+            skew: observation.skew,
+            completeness: completeness_code(&observation.completeness),
+        }
+    }
+
+    fn observation(&self, row: &Row, run: u64, at_us: i64, environment: &str) -> Result<Observation, Unreadable> {
+        let operator = self.operators.get(row.operator as usize).ok_or_else(|| bad("an operator's name is missing"))?;
+        let data_version =
+            self.data_versions.get(row.data_version as usize).ok_or_else(|| bad("a data version is missing"))?;
+        Ok(Observation {
+            run: RunId::from_bits(run),
+            at: DateTime::from_timestamp_micros(at_us).ok_or_else(|| bad("a time is out of range"))?,
+            environment: environment.to_owned(),
+            operator: operator.clone(),
+            rows_in: row.rows_in,
+            rows: row.rows,
+            bytes: row.bytes,
+            elapsed_us: row.elapsed_us,
+            peak_memory_bytes: row.peak_memory_bytes,
+            spilled_bytes: row.spilled_bytes,
+            partitions: row.partitions,
+            skew: row.skew,
+            completeness: completeness_from(row.completeness)?,
+            data_version: *data_version,
+        })
+    }
+}
+
+fn position<T>(all: &mut Vec<T>, same: impl Fn(&T) -> bool, new: impl Fn() -> T) -> u32 {
+    let at = all.iter().position(same).unwrap_or_else(|| {
+        all.push(new());
+        all.len() - 1
+    });
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
+fn bad(what: &str) -> Unreadable {
+    Unreadable::Broken(what.to_owned())
+}
+
+const REDUCTIONS: [(u8, Reduction); 3] =
+    [(2, Reduction::DynamicFilter), (4, Reduction::Limit), (8, Reduction::EmptyBuildSide)];
+const TRUNCATED: u8 = 1;
+const REDUCED: u8 = 16;
+
+/// 0 complete, 1 truncated, else 16 and a bit for each reduction: frozen, whatever becomes of the enums.
+fn completeness_code(completeness: &Completeness) -> u8 {
+    match completeness {
+        Completeness::Complete => 0,
+        Completeness::Truncated => TRUNCATED,
+        Completeness::ReducedBy(reductions) => {
+            let bits = REDUCTIONS.iter().filter(|(_, reduction)| reductions.contains(reduction)).map(|(bit, _)| bit);
+            REDUCED | bits.sum::<u8>()
+        }
+    }
+}
+
+fn completeness_from(code: u8) -> Result<Completeness, Unreadable> {
+    let known = REDUCTIONS.iter().map(|(bit, _)| bit).sum::<u8>();
+    match code {
+        0 => Ok(Completeness::Complete),
+        TRUNCATED => Ok(Completeness::Truncated),
+        code if code & REDUCED != 0 && code & !(REDUCED | known) == 0 => {
+            let reductions = REDUCTIONS.iter().filter(|(bit, _)| code & bit != 0).map(|(_, reduction)| *reduction);
+            Ok(Completeness::ReducedBy(reductions.collect()))
+        }
+        _ => Err(bad("a completeness is not known")),
+    }
+}
+
+/// Observations of one subplan in one environment, oldest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Chunk {
+    pub(crate) template: Option<Fingerprint>,
+    pub(crate) environment: String,
+    /// Times of the rows are relative to this.
+    base_us: i64,
+    names: Names,
+    rows: Vec<Row>,
+}
+
+impl Chunk {
+    /// A chunk without rows.
+    pub(crate) fn new(template: Option<Fingerprint>, environment: &str) -> Self {
+        Self { template, environment: environment.to_owned(), base_us: 0, names: Names::default(), rows: Vec::new() }
+    }
+
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, Unreadable> {
+        postcard::to_stdvec(self).map(|bytes| block::seal(&bytes)).map_err(|error| bad(&error.to_string()))
+    }
+
+    pub(crate) fn decode(sealed: &[u8]) -> Result<Self, Unreadable> {
+        postcard::from_bytes(block::unseal(sealed)?).map_err(|error| bad(&error.to_string()))
+    }
+
+    /// Observations in it.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Time of the oldest row.
+    pub(crate) fn first_at_us(&self) -> Option<i64> {
+        self.rows.first().map(|row| self.at(row))
+    }
+
+    fn at(&self, row: &Row) -> i64 {
+        self.base_us.saturating_add(row.after_us)
+    }
+
+    /// True if an observation of that time belongs after all that are here.
+    pub(crate) fn ends_before(&self, at_us: i64) -> bool {
+        self.rows.last().is_none_or(|row| self.at(row) <= at_us)
+    }
+
+    /// Adds an observation at its place in time; among equal times the later added is the later.
+    pub(crate) fn insert(&mut self, observation: &Observation) {
+        let at_us = observation.at.timestamp_micros();
+        if self.rows.is_empty() {
+            self.base_us = at_us;
+        }
+        let place = self.rows.partition_point(|row| self.base_us.saturating_add(row.after_us) <= at_us);
+        let row = self.names.row(observation, observation.run.to_bits(), at_us.saturating_sub(self.base_us));
+        self.rows.insert(place, row);
+    }
+
+    /// Drops the observations of runs that `keep` refuses, and names that no row uses; true if any row was dropped.
+    pub(crate) fn retain(&mut self, keep: impl Fn(u64) -> bool) -> bool {
+        let before = self.rows.len();
+        self.rows.retain(|row| keep(row.run));
+        let dropped = self.rows.len() < before;
+        if dropped {
+            *self = self.part(0, self.rows.len());
+        }
+        dropped
+    }
+
+    /// Rows `from..to` as a chunk of its own.
+    fn part(&self, from: usize, to: usize) -> Self {
+        let mut part = Self::new(self.template, &self.environment);
+        for row in &self.rows[from..to] {
+            let at_us = self.at(row);
+            if part.rows.is_empty() {
+                part.base_us = at_us;
+            }
+            let mut row = row.clone();
+            if let Some(name) = self.names.operators.get(row.operator as usize) {
+                row.operator = position(&mut part.names.operators, |known| known == name, || name.clone());
+            }
+            if let Some(version) = self.names.data_versions.get(row.data_version as usize) {
+                row.data_version = position(&mut part.names.data_versions, |known| known == version, || *version);
+            }
+            row.after_us = at_us.saturating_sub(part.base_us);
+            part.rows.push(row);
+        }
+        part
+    }
+
+    /// Cuts into chunks of about [`CHUNK_ROWS`]; rows of the same time stay together, since that time is the chunk's key.
+    pub(crate) fn split(self) -> Vec<Self> {
+        if self.rows.len() <= CHUNK_ROWS {
+            return vec![self];
+        }
+        let mut parts = Vec::new();
+        let mut from = 0;
+        while from < self.rows.len() {
+            let mut to = self.rows.len().min(from + CHUNK_ROWS);
+            while to < self.rows.len() && self.at(&self.rows[to]) == self.at(&self.rows[to - 1]) {
+                to += 1;
+            }
+            parts.push(self.part(from, to));
+            from = to;
+        }
+        parts
+    }
+
+    /// Adds the rows of `other`, which must be later.
+    pub(crate) fn extend(&mut self, other: &Self) -> Result<(), Unreadable> {
+        let mut newer: Vec<Observation> = other.newest_first().collect::<Result<_, _>>()?;
+        newer.reverse();
+        newer.iter().for_each(|observation| self.insert(observation));
+        Ok(())
+    }
+
+    /// The observations, newest first.
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = Result<Observation, Unreadable>> + '_ {
+        self.rows.iter().rev().map(|row| self.names.observation(row, row.run, self.at(row), &self.environment))
+    }
+
+    /// The runs of the rows, oldest first.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = u64> + '_ {
+        self.rows.iter().map(|row| row.run)
+    }
+
+    /// True if times ascend.
+    pub(crate) fn ordered(&self) -> bool {
+        self.rows.windows(2).all(|pair| pair[0].after_us <= pair[1].after_us)
+    }
+}
+
+/// The observations of one run, ordered by fingerprint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Recent {
+    pub(crate) run: u64,
+    pub(crate) at_us: i64,
+    pub(crate) environment: String,
+    names: Names,
+    rows: Vec<(Fingerprint, Option<Fingerprint>, Row)>,
+}
+
+impl Recent {
+    /// Packs the observations of one run.
+    pub(crate) fn new(run: &RunId, at_us: i64, environment: &str, observed: &[Observed]) -> Self {
+        let mut names = Names::default();
+        let row = |seen: &Observed| (seen.fingerprint, seen.template, names.row(&seen.observation, 0, 0));
+        let mut rows: Vec<_> = observed.iter().map(row).collect();
+        rows.sort_by_key(|row| row.0);
+        Self { run: run.to_bits(), at_us, environment: environment.to_owned(), names, rows }
+    }
+
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, Unreadable> {
+        postcard::to_stdvec(self).map_err(|error| bad(&error.to_string()))
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        postcard::from_bytes(bytes).map_err(|error| bad(&error.to_string()))
+    }
+
+    /// Observations in it.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Those of a subplan, the last of the run first.
+    pub(crate) fn of(&self, fingerprint: &Fingerprint) -> impl Iterator<Item = Result<Observation, Unreadable>> + '_ {
+        let from = self.rows.partition_point(|row| row.0 < *fingerprint);
+        let to = from + self.rows[from..].partition_point(|row| row.0 == *fingerprint);
+        self.rows[from..to].iter().rev().map(|row| self.observation(&row.2))
+    }
+
+    /// The subplans of a template.
+    pub(crate) fn fingerprints_of<'a>(&'a self, template: &'a Fingerprint) -> impl Iterator<Item = Fingerprint> + 'a {
+        self.rows.iter().filter(|row| row.1.as_ref() == Some(template)).map(|row| row.0)
+    }
+
+    /// All with what they are filed under.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Result<Observed, Unreadable>> + '_ {
+        self.rows.iter().map(|(fingerprint, template, row)| {
+            let observation = self.observation(row)?;
+            Ok(Observed { fingerprint: *fingerprint, template: *template, observation })
+        })
+    }
+
+    fn observation(&self, row: &Row) -> Result<Observation, Unreadable> {
+        self.names.observation(row, self.run, self.at_us, &self.environment)
+    }
+}

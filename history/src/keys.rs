@@ -1,0 +1,93 @@
+//! Keys of the trees, and what their order gives.
+//!
+//! | tree | key | so that |
+//! |---|---|---|
+//! | `runs`, `recent` | start ‖ id | the newest runs are the end of the tree |
+//! | `ids` | id → start | a prefix of an id is a range |
+//! | `blocks` | start ‖ id ‖ piece | a run's record is a range, written at the end of the tree |
+//! | `observations` | fingerprint ‖ environment ‖ descending start of the chunk's first | the last N are the first of a range |
+//! | `templates` | template ‖ environment ‖ descending first seen ‖ fingerprint | likewise for a template |
+//! | `texts` | hash of the set ‖ piece | a set of texts is a range |
+//! | `sources` | name ‖ pipeline and environment ‖ data version | all versions of a source are a range |
+
+use chrono::{DateTime, Utc};
+
+use crate::record::{Fingerprint, RunId};
+
+/// Bytes of a time in a key.
+const TIME: usize = 8;
+
+/// Micro-seconds since 1970 such that byte order is time order, also before 1970.
+pub(crate) fn ascending(at: DateTime<Utc>) -> [u8; TIME] {
+    at.timestamp_micros().cast_unsigned().wrapping_add(1 << 63).to_be_bytes()
+}
+
+/// The other way round: the newest first.
+pub(crate) fn descending(at_us: i64) -> [u8; TIME] {
+    (!at_us.cast_unsigned().wrapping_add(1 << 63)).to_be_bytes()
+}
+
+/// Key of a run in `runs` and `recent`, and prefix of its pieces in `blocks`.
+pub(crate) fn run(at: DateTime<Utc>, id: &RunId) -> Vec<u8> {
+    [&ascending(at)[..], id.as_str().as_bytes()].concat()
+}
+
+/// The same from the value in `ids`.
+pub(crate) fn run_from(at: &[u8], id: &str) -> Vec<u8> {
+    [at, id.as_bytes()].concat()
+}
+
+/// The id in a key of `runs`.
+pub(crate) fn run_id(key: &[u8]) -> Option<RunId> {
+    std::str::from_utf8(key.get(TIME..)?).ok()?.parse().ok()
+}
+
+/// Piece `index` of a block.
+pub(crate) fn piece(prefix: &[u8], index: u16) -> Vec<u8> {
+    [prefix, &index.to_be_bytes()[..]].concat()
+}
+
+/// Prefix of the chunks of a subplan, or of the subplans of a template, in an environment.
+pub(crate) fn series(fingerprint: &Fingerprint, environment: &str) -> Vec<u8> {
+    let tag = Fingerprint::of(environment);
+    [&fingerprint.0[..], &tag.0[..8]].concat()
+}
+
+/// Length of [`series`].
+pub(crate) const SERIES: usize = 24;
+
+/// A chunk of a series by its oldest observation.
+pub(crate) fn chunk(series: &[u8], first_at_us: i64) -> Vec<u8> {
+    [series, &descending(first_at_us)[..]].concat()
+}
+
+/// An entry of `templates`.
+pub(crate) fn posting(
+    template: &Fingerprint,
+    environment: &str,
+    first_at_us: i64,
+    fingerprint: &Fingerprint,
+) -> Vec<u8> {
+    [&series(template, environment)[..], &descending(first_at_us)[..], &fingerprint.0[..]].concat()
+}
+
+/// The fingerprint at the end of a key of `templates`.
+pub(crate) fn posting_fingerprint(key: &[u8]) -> Option<Fingerprint> {
+    (key.len() == SERIES + TIME + 16).then(|| fingerprint_at(key, SERIES + TIME)).flatten()
+}
+
+/// The fingerprint that starts at `at` in a key.
+pub(crate) fn fingerprint_at(key: &[u8], at: usize) -> Option<Fingerprint> {
+    key.get(at..at + 16)?.try_into().ok().map(Fingerprint)
+}
+
+/// Prefix of all versions of a source name.
+pub(crate) fn source_name(name: &str) -> [u8; 16] {
+    Fingerprint::of(name).0
+}
+
+/// A version of a source.
+pub(crate) fn source(name: &str, pipeline: &str, environment: &str, data_version: &Fingerprint) -> Vec<u8> {
+    let owner = Fingerprint::of(&format!("{}:{pipeline}{environment}", pipeline.len()));
+    [&source_name(name)[..], &owner.0[..], &data_version.0[..]].concat()
+}
