@@ -259,7 +259,7 @@ fn changes(query: &Query) -> Option<String> {
 }
 
 /// The range of the first word that is not in a comment.
-fn first_word(sql: &str) -> Range<usize> {
+pub(crate) fn first_word(sql: &str) -> Range<usize> {
     let mut rest = sql;
     loop {
         rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ';' || c == '(');

@@ -141,17 +141,7 @@ fn inline(section: &Section<'_, '_>, key: &str) -> Option<SqlText> {
         return None;
     }
     let walk = section.walk();
-    let source = walk.text.get(text.span.clone()).unwrap_or_default();
-    let quotes = if source.starts_with("\"\"\"") || source.starts_with("'''") { 3 } else { 1 };
-    let body = source.get(quotes..).unwrap_or_default();
-    // A line break right after the opening quotes is not part of the text.
-    let skipped = match quotes {
-        3 if body.starts_with("\r\n") => 2,
-        3 if body.starts_with('\n') => 1,
-        _ => 0,
-    };
-    let offset = text.span.start + quotes + skipped;
-    Some(SqlText { file: walk.file.clone(), file_text: Arc::clone(&walk.text), offset, sql: text.value })
+    Some(SqlText::inline(&walk.file, &walk.text, text.span, text.value))
 }
 
 fn sql_file(walk: &Walk<'_>, text: &Text, shown_root: &Path) -> Option<SqlText> {
@@ -468,6 +458,21 @@ fn checks(section: &Section<'_, '_>) -> Vec<DraftCheck> {
 }
 
 impl SqlText {
+    /// SQL that is the string value at `span` (quotes included) of the definition.
+    pub(crate) fn inline(file: &Path, file_text: &Arc<str>, span: Range<usize>, sql: String) -> Self {
+        let source = file_text.get(span.clone()).unwrap_or_default();
+        let quotes = if source.starts_with("\"\"\"") || source.starts_with("'''") { 3 } else { 1 };
+        let body = source.get(quotes..).unwrap_or_default();
+        // A line break right after the opening quotes is not part of the text.
+        let skipped = match quotes {
+            3 if body.starts_with("\r\n") => 2,
+            3 if body.starts_with('\n') => 1,
+            _ => 0,
+        };
+        let offset = span.start + quotes + skipped;
+        Self { file: file.to_path_buf(), file_text: Arc::clone(file_text), offset, sql }
+    }
+
     /// The place of a byte range of [`SqlText::sql`] in the file; the whole text where escapes do not allow more.
     pub fn place(&self, range: Range<usize>) -> Place {
         let span = self.file_span(range).unwrap_or_else(|| self.offset..self.offset + 1);
