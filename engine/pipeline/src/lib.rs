@@ -1,13 +1,29 @@
 //! Pipelines: definition, validation, steps, checks, publishing.
 
+mod audit;
+pub mod check;
 pub mod definition;
 pub mod diagnostic;
 pub mod event;
+pub mod init;
+mod jobs;
+mod limits;
+mod lock;
+pub mod load;
+mod measure;
 pub mod params;
+pub mod preview;
+mod publish;
+mod recover;
 pub mod run;
+pub mod select;
+pub mod sql_refs;
+mod stage;
+mod step;
 pub mod suggest;
 pub mod units;
 
 pub use definition::Pipeline;
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use event::Event;
+pub use load::{Loaded, load, load_text};

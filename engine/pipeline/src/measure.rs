@@ -1,0 +1,72 @@
+//! Clocks and meters of a run.
+
+use std::time::{Duration, Instant};
+
+/// Wall and CPU time since a moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    wall: Instant,
+    cpu: Duration,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self { wall: Instant::now(), cpu: cpu_time() }
+    }
+
+    /// Wall time since the start in micro-seconds.
+    pub(crate) fn wall_us(&self) -> u64 {
+        micros(self.wall.elapsed())
+    }
+
+    /// CPU time (user + system) of the process since the start in micro-seconds.
+    pub(crate) fn cpu_us(&self) -> u64 {
+        micros(cpu_time().saturating_sub(self.cpu))
+    }
+
+    /// The moment of the start.
+    pub(crate) fn instant(&self) -> Instant {
+        self.wall
+    }
+}
+
+/// Whole micro-seconds.
+pub(crate) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
+}
+
+/// Highest resident set of the process so far in bytes, where the platform tells.
+pub(crate) fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_takes_cpu_time() {
+        let clock = Clock::start();
+        let mut sum = 0_u64;
+        while clock.wall_us() < 20_000 {
+            sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(1));
+        }
+        assert!(clock.cpu_us() > 1_000);
+        assert!(clock.wall_us() >= 20_000);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_resident_set_is_known() {
+        assert!(peak_rss_bytes().unwrap() > 1 << 20);
+    }
+}
