@@ -23,7 +23,7 @@ use crate::{sql_refs, suggest};
 use explain::Planned;
 
 mod explain;
-pub(crate) mod planned;
+pub mod planned;
 mod ties;
 
 #[cfg(test)]
@@ -122,6 +122,7 @@ pub async fn check(pipeline: &Pipeline, session: &Session, params: &BTreeMap<Str
 ///
 /// # Errors
 /// The parameter is NULL or not a positive number.
+#[expect(clippy::result_large_err, reason = "an error is said once and ends the work")]
 pub fn resolve_source(
     pipeline: &Pipeline,
     source: &Source,

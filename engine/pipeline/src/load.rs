@@ -88,6 +88,7 @@ pub fn load_text(file: &Path, text: Arc<str>, env: &dyn Fn(&str) -> Option<Strin
     }
 }
 
+#[expect(clippy::result_large_err, reason = "an error is said once and ends the work")]
 fn locate(path: &Path) -> Result<PathBuf, Diagnostic> {
     let shown = path.display();
     let meta = std::fs::metadata(path).map_err(|error| {
@@ -135,6 +136,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Diagnostic {
 }
 
 /// The text of a file of a definition: plain, UTF-8, at most 16 MiB. `shown` is its name in messages.
+#[expect(clippy::result_large_err, reason = "an error is said once and ends the work")]
 pub(crate) fn read_text(path: &Path, shown: &Path) -> Result<Arc<str>, Diagnostic> {
     let meta = match std::fs::metadata(path) {
         Ok(meta) => meta,

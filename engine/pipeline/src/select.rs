@@ -104,6 +104,7 @@ impl<'a> Graph<'a> {
         (0..self.reads.len()).filter(|i| self.reads[*i].contains(&at)).collect()
     }
 
+    #[expect(clippy::result_large_err, reason = "an error is said once and ends the work")]
     fn part(&self, part: &str) -> Result<BTreeSet<usize>, Diagnostic> {
         let part = part.trim();
         let (up, rest) = part.strip_prefix('+').map_or((false, part), |rest| (true, rest));

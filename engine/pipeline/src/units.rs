@@ -116,7 +116,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 /// Writes a size so that [`parse_size`] reads the same back: the largest binary unit that divides it.
 pub fn format_size(bytes: u64) -> String {
     for (unit, size) in &SIZE_UNITS[..4] {
-        if bytes >= *size && bytes % size == 0 {
+        if bytes >= *size && bytes.is_multiple_of(*size) {
             return format!("{}{unit}", bytes / size);
         }
     }

@@ -18,14 +18,14 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Pla
 
 /// The table.
 #[derive(Debug)]
-pub(crate) struct PlannedTable {
+pub struct PlannedTable {
     schema: SchemaRef,
     rows: Option<u64>,
 }
 
 impl PlannedTable {
     /// A table with these columns and about so many rows.
-    pub(crate) fn new(schema: SchemaRef, rows: Option<u64>) -> Self {
+    pub fn new(schema: SchemaRef, rows: Option<u64>) -> Self {
         Self { schema, rows }
     }
 }

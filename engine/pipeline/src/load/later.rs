@@ -39,6 +39,15 @@ pub(crate) fn schedule(section: &Section<'_, '_>) -> Option<Schedule> {
             "five fields: minute, hour, day of month, month, day of week, e.g. `15 2 * * *`",
         );
     }
+    // Any day will do: what is due at all is due in the years after it.
+    let never = cron.as_ref().and_then(|text| parse_cron(&text.value).ok()).is_some_and(|cron| {
+        let Some(start) = chrono::DateTime::from_timestamp(1_700_000_000, 0) else { return false };
+        cron.find_next_occurrence(&start, false).is_err()
+    });
+    if never {
+        let hint = "correct the day and the month: there is no such date";
+        section.bad("bad-cron", "cron", "`cron` is never due", hint);
+    }
     let zone = timezone?;
     if zone.value.parse::<chrono_tz::Tz>().is_err() {
         let names = chrono_tz::TZ_VARIANTS.iter().map(|z| z.name());

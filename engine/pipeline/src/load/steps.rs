@@ -119,6 +119,7 @@ impl Names {
         self.sources.iter().chain(&self.steps).map(String::as_str)
     }
 
+    #[expect(clippy::result_large_err, reason = "an error is said once and ends the work")]
     fn resolve(&self, sql: &SqlText, table: &TableName) -> Result<String, Diagnostic> {
         let unknown = |message: String| sql.error("unknown-table", table.range.clone(), message);
         let looks_like_file = |name: &str| {

@@ -557,3 +557,9 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_schedule_that_is_never_due() {
+    let said = said(&around("[schedule]\ncron = \"0 0 31 2 *\""), &[]);
+    assert!(said.contains("pipeline.toml:3:8: error[bad-cron]: `cron` is never due"), "{said}");
+}
