@@ -37,7 +37,9 @@ use crate::stage::{self, Files, Holder};
 use crate::step::{Job, outcome_of, run_step};
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod kill;
+#[cfg(test)]
+mod tests;
 
 /// How to run.
 #[derive(Clone)]
