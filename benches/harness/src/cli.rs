@@ -1,0 +1,325 @@
+//! The commands of the harness.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use chrono::Utc;
+use clap::{Args, Parser, Subcommand};
+
+use crate::calibrate::calibrate;
+use crate::data;
+use crate::engine::{Plain, Settings, Sparklet};
+use crate::error::{AtPath, Failure, Result};
+use crate::home::{Home, View, Workload};
+use crate::report::Report;
+use crate::runs::{self, Plan, Track};
+use crate::{plot, queries, text};
+
+/// Measures sparklet on workloads that come again day after day, beside plain DataFusion of the same version.
+#[derive(Debug, Parser)]
+#[command(name = "sparklet-harness", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Generate the data of a workload, unless it is there.
+    Setup {
+        /// The workload.
+        #[arg(long, value_enum)]
+        workload: Workload,
+        /// Scale factor; 1 is about a gigabyte of text.
+        #[arg(long, default_value_t = 1.0)]
+        scale: f64,
+        /// Days of new data after the base.
+        #[arg(long, default_value_t = 10)]
+        days: u32,
+        /// Generate it even if it is there.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Run a workload day by day, sparklet beside plain DataFusion, and report.
+    Run {
+        #[command(flatten)]
+        what: What,
+        /// Days; each starts fresh engines on the state of the days before.
+        #[arg(long, default_value_t = 3)]
+        days: u32,
+        /// The same every day, or new data and new literals.
+        #[arg(long, value_enum, default_value = "moving")]
+        track: Track,
+        /// Measured runs of each query, day and engine.
+        #[arg(long, default_value_t = 3)]
+        pairs: u32,
+        /// Leave out the third column, plain DataFusion under the best global settings, and the search for them.
+        #[arg(long)]
+        no_tuned: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Run every query once on both engines and compare the results.
+    Verify {
+        #[command(flatten)]
+        what: What,
+    },
+    /// Measure what observing and remembering cost, against the bars: frozen track, one day, many pairs.
+    Overhead {
+        #[command(flatten)]
+        what: What,
+        /// Measured runs of each query and engine.
+        #[arg(long, default_value_t = 15)]
+        pairs: u32,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Print plain DataFusion's plan of a query, for looking at what a ratio says.
+    Plan {
+        #[command(flatten)]
+        what: What,
+    },
+}
+
+#[derive(Debug, Args)]
+struct What {
+    /// The workload.
+    #[arg(long, value_enum)]
+    workload: Workload,
+    /// Scale factor.
+    #[arg(long, default_value_t = 1.0)]
+    scale: f64,
+    /// Numbers of the queries, separated by commas; all if left out.
+    #[arg(long, value_delimiter = ',')]
+    queries: Vec<u32>,
+    /// Partitions and worker threads of both engines; the cores if left out.
+    #[arg(long)]
+    slots: Option<usize>,
+    /// Memory pool of both engines in MiB; 70 % of the memory if left out.
+    #[arg(long)]
+    memory: Option<u64>,
+    /// Rows in a batch of both engines; DataFusion's default if left out.
+    #[arg(long)]
+    batch_size: Option<usize>,
+    /// Seed of the order of the runs, and of the literals.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct Output {
+    /// JSON file; the picture stands beside it as `.svg`. In the bench home's `results` if left out.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// What the harness found, as an exit code: 0 as it should be, 1 a bar was missed or a result differs, 2 it could not run.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where not even the help can be written, the exit code is all there is.
+            let _ = error.print();
+            return if error.use_stderr() { 2 } else { 0 };
+        }
+    };
+    let mut out = io::stdout().lock();
+    match dispatch(cli.command, &mut out) {
+        Ok(true) => 0,
+        Ok(false) => 1,
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "error: {failure}");
+            2
+        }
+    }
+}
+
+fn dispatch(command: Command, out: &mut dyn Write) -> Result<bool> {
+    let home = Home::from_environment()?;
+    match command {
+        Command::Setup { workload, scale, days, force } => {
+            let (manifest, made) = data::setup(&home, workload, scale, days, force)?;
+            let folder = home.data(workload, scale);
+            let bytes: u64 = manifest.tables.iter().map(|t| t.bytes).sum();
+            let verb = if made { "wrote" } else { "there already:" };
+            let (tables, rows) = (manifest.tables.len(), manifest.rows());
+            writeln!(
+                out,
+                "{verb} {tables} tables, {rows} rows, {:.1} MiB, {days} days: {}",
+                bytes as f64 / 1048576.0,
+                folder.display()
+            )?;
+            Ok(true)
+        }
+        Command::Run { what, days, track, pairs, no_tuned, output } => {
+            let work = Work::new(&home)?;
+            let mut plan = what.plan(&home, &work, track, days, pairs)?;
+            let runtime = runtime(&plan.settings)?;
+            let started_at = Utc::now();
+            let calibration = if no_tuned {
+                None
+            } else {
+                let tables = all_tables(&home, &what, &work)?;
+                let best = runtime.block_on(calibrate(&plan.settings, &tables, &plan.queries, out))?;
+                plan.tuned = Some(best.best.clone());
+                Some(best)
+            };
+            let measured = runtime.block_on(runs::run(&home, &plan, work.path(), out))?;
+            let report = Report::new(&plan, measured, calibration, started_at);
+            publish(&home, &report, &output, out)?;
+            Ok(report.mismatches.is_empty() && report.not_stored.is_empty())
+        }
+        Command::Overhead { what, pairs, output } => {
+            let work = Work::new(&home)?;
+            let plan = what.plan(&home, &work, Track::Frozen, 1, pairs)?;
+            let started_at = Utc::now();
+            let measured = runtime(&plan.settings)?.block_on(runs::run(&home, &plan, work.path(), out))?;
+            let report = Report::new(&plan, measured, None, started_at);
+            publish(&home, &report, &output, out)?;
+            let fine = bars(&report, out)?;
+            Ok(fine && report.mismatches.is_empty() && report.not_stored.is_empty())
+        }
+        Command::Verify { what } => verify(&home, &what, out),
+        Command::Plan { what } => {
+            let work = Work::new(&home)?;
+            let plan = what.plan(&home, &work, Track::Frozen, 1, 1)?;
+            let tables = all_tables(&home, &what, &work)?;
+            runtime(&plan.settings)?.block_on(async {
+                let plain = Plain::new(&plan.settings, &Default::default())?;
+                plain.register(&tables).await?;
+                for query in &plan.queries {
+                    writeln!(out, "-- {}\n{}", query.name(), plain.plan(&query.sql).await?)?;
+                }
+                Ok(true)
+            })
+        }
+    }
+}
+
+/// A folder for one invocation in the bench home, removed at its end: state, spill files, views of the data.
+struct Work(tempfile::TempDir);
+
+impl Work {
+    fn new(home: &Home) -> Result<Self> {
+        Ok(Self(tempfile::Builder::new().prefix("work-").tempdir_in(home.root()).at_path(home.root())?))
+    }
+
+    fn path(&self) -> &std::path::Path {
+        self.0.path()
+    }
+}
+
+impl What {
+    fn plan(&self, home: &Home, work: &Work, track: Track, days: u32, pairs: u32) -> Result<Plan> {
+        if days == 0 || pairs == 0 {
+            return Err(Failure::new("0 days or 0 pairs measure nothing").with_hint("use 1 or more of both"));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Plan {
+            workload: self.workload,
+            scale: self.scale,
+            track,
+            days,
+            pairs,
+            queries: queries::load(home, self.workload, &self.queries)?,
+            seed: self.seed,
+            settings: Settings {
+                slots: self.slots.unwrap_or(cores).max(1),
+                memory: self.memory.map_or_else(sparklet_core::memory::default_memory_limit, |mib| mib << 20),
+                batch_size: self.batch_size,
+                spill: work.path().join("spill"),
+            },
+            tuned: None,
+        })
+    }
+}
+
+fn runtime(settings: &Settings) -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(settings.slots).enable_all().build()?)
+}
+
+/// All tables with all their days.
+fn all_tables(home: &Home, what: &What, work: &Work) -> Result<Vec<(String, PathBuf)>> {
+    let manifest = data::require(home, what.workload, what.scale, 0)?;
+    let view = View::new(&home.data(what.workload, what.scale), &manifest, work.path().join("all"));
+    view.advance(manifest.days)?;
+    Ok(view.tables())
+}
+
+/// Writes the report as text, JSON and a picture.
+fn publish(home: &Home, report: &Report, output: &Output, out: &mut dyn Write) -> Result<()> {
+    let json = match &output.out {
+        Some(path) => path.clone(),
+        None => {
+            let track = format!("{:?}", report.track).to_lowercase();
+            let time = report.started_at.format("%Y%m%d-%H%M%S");
+            home.results().join(format!("{}-sf{}-{track}-{time}.json", report.workload.name(), report.scale))
+        }
+    };
+    if let Some(folder) = json.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).at_path(folder)?;
+    }
+    text::write(report, out)?;
+    let content = serde_json::to_vec_pretty(report).map_err(|e| Failure::new(e.to_string()))?;
+    std::fs::write(&json, content).at_path(&json)?;
+    let svg = json.with_extension("svg");
+    plot::draw(report, &svg)?;
+    writeln!(out, "written: {} and {}", json.display(), svg.display())?;
+    Ok(())
+}
+
+/// Bars of the whole run against plain DataFusion: the total by medians, and each query beyond what plain shows against itself.
+fn bars(report: &Report, out: &mut dyn Write) -> Result<bool> {
+    const TOTAL: f64 = 1.03;
+    const QUERY: f64 = 1.10;
+    let total = report.columns.get("sparklet_whole").map_or(f64::NAN, |c| c.median_wall);
+    let slow: Vec<String> = report
+        .queries
+        .iter()
+        .filter_map(|query| {
+            let (whole, noise) = (query.columns.get("sparklet_whole")?, query.columns.get("plain_again")?);
+            let beyond = whole.wall.lower > QUERY && whole.wall.lower > noise.wall.upper;
+            beyond.then(|| format!("{} {}", query.name, text::show(whole.wall)))
+        })
+        .collect();
+    let word = |fine: bool| if fine { "met" } else { "MISSED" };
+    writeln!(out, "bar: whole run ≤ {TOTAL} in total: {total:.3}, {}", word(total <= TOTAL))?;
+    let list = if slow.is_empty() { "none".to_owned() } else { slow.join(", ") };
+    writeln!(out, "bar: no query > {QUERY} beyond the noise: {list}, {}", word(slow.is_empty()))?;
+    Ok(total <= TOTAL && slow.is_empty())
+}
+
+/// Runs every query once on both engines; says `N of N` when all parse, run and match.
+fn verify(home: &Home, what: &What, out: &mut dyn Write) -> Result<bool> {
+    let work = Work::new(home)?;
+    let plan = what.plan(home, &work, Track::Frozen, 1, 1)?;
+    let tables = all_tables(home, what, &work)?;
+    runtime(&plan.settings)?.block_on(async {
+        let plain = Plain::new(&plan.settings, &Default::default())?;
+        let mut sparklet = Sparklet::new(&plan.settings, plan.workload.name())?;
+        plain.register(&tables).await?;
+        sparklet.register(&tables).await?;
+        let (mut matched, mut empty) = (0, 0);
+        for query in &plan.queries {
+            let outcome = async {
+                let theirs = plain.run(&query.sql).await.map_err(|e| e.at("plain"))?;
+                let (ours, _) = sparklet.run(&query.sql).await.map_err(|e| e.at("sparklet"))?;
+                let rows: usize = theirs.batches.iter().map(|b| b.num_rows()).sum();
+                Ok::<_, Failure>((rows, runs::difference(&ours, &theirs, &query.sql, &plain).await?))
+            };
+            match outcome.await {
+                Ok((rows, None)) => {
+                    matched += 1;
+                    empty += usize::from(rows == 0);
+                }
+                Ok((_, Some(difference))) => writeln!(out, "{}: differs: {difference}", query.name())?,
+                Err(failure) => writeln!(out, "{}: {failure}", query.name())?,
+            }
+            out.flush()?;
+        }
+        let all = plan.queries.len();
+        writeln!(out, "{} scale {}: {matched} of {all} queries parse, run and match plain DataFusion; {empty} of them have no rows", plan.workload.name(), plan.scale)?;
+        Ok(matched == all)
+    })
+}

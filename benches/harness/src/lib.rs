@@ -1,0 +1,26 @@
+//! The recurring-workload harness: what later work is judged with.
+//!
+//! It makes data sets ([`data`]), takes the query texts, runs a workload day by day on sparklet beside plain DataFusion of the same
+//! version and settings ([`runs`]), compares every result ([`compare`]), and reports ratios with their noise ([`report`]).
+//! `benches/README.md` says how to use and to read it.
+
+mod calibrate;
+mod cli;
+mod compare;
+mod data;
+mod domains;
+mod engine;
+mod error;
+mod home;
+mod literals;
+mod measure;
+mod plot;
+mod queries;
+mod record;
+mod report;
+mod runs;
+mod skewed;
+mod stats;
+mod text;
+
+pub use cli::main;

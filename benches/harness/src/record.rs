@@ -1,0 +1,100 @@
+//! The record of one run of a workload: a pipeline whose steps are the queries.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use sparklet_core::{PreparedQuery, Session};
+use sparklet_history::{
+    CanonicalTexts, EngineRecord, Fingerprint, MachineRecord, Outcome, PlanRecord, RECORD_VERSION, RunId, RunRecord,
+    SourceRecord, StepRecord,
+};
+
+use crate::measure::Cost;
+
+/// What one run of the workload has left behind so far.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    started_at: Option<DateTime<Utc>>,
+    steps: Vec<StepRecord>,
+    texts: CanonicalTexts,
+    cost: Cost,
+    sql: String,
+}
+
+impl Trace {
+    /// Adds a finished query and the canonical texts of its plan.
+    pub(crate) fn add(
+        &mut self,
+        query: &str,
+        sql: &str,
+        cost: Cost,
+        rows: u64,
+        prepared: &PreparedQuery,
+        plan: PlanRecord,
+        texts: CanonicalTexts,
+    ) {
+        self.started_at.get_or_insert_with(Utc::now);
+        self.steps.push(StepRecord {
+            name: query.to_owned(),
+            outcome: Outcome::Succeeded,
+            started_us: self.cost.wall_us,
+            wall_us: cost.wall_us,
+            cpu_us: cost.cpu_us,
+            planning_us: cost.planning_us,
+            execution_us: cost.wall_us.saturating_sub(cost.planning_us),
+            checks_us: 0,
+            publish_us: 0,
+            rows,
+            peak_memory_bytes: cost.peak_memory_bytes,
+            output: None,
+            checks: Vec::new(),
+            plan: Some(plan),
+            decisions: prepared.decisions().to_vec(),
+            error: None,
+        });
+        self.cost += cost;
+        self.texts.extend(texts);
+        self.sql.push_str(sql);
+        self.sql.push('\n');
+    }
+
+    /// The record of the run, and its texts.
+    pub(crate) fn finish(self, session: &Session, sources: &[SourceRecord]) -> (RunRecord, CanonicalTexts) {
+        let record = RunRecord {
+            version: RECORD_VERSION,
+            id: RunId::random(),
+            pipeline: session.pipeline().to_owned(),
+            environment: "default".to_owned(),
+            started_at: self.started_at.unwrap_or_else(Utc::now),
+            outcome: Outcome::Succeeded,
+            wall_us: self.cost.wall_us,
+            cpu_us: self.cost.cpu_us,
+            peak_memory_bytes: self.cost.peak_memory_bytes,
+            peak_rss_bytes: Some(self.cost.peak_rss_bytes).filter(|&bytes| bytes > 0),
+            engine: EngineRecord {
+                sparklet: env!("CARGO_PKG_VERSION").to_owned(),
+                datafusion: datafusion::DATAFUSION_VERSION.to_owned(),
+            },
+            machine: machine(),
+            settings: BTreeMap::new(),
+            params: BTreeMap::new(),
+            slots: session.slots() as u32,
+            memory_limit_bytes: session.memory().limit,
+            code_version: Fingerprint::of(&self.sql),
+            sources: sources.to_vec(),
+            steps: self.steps,
+            notes: Vec::new(),
+            error: None,
+        };
+        (record, self.texts)
+    }
+}
+
+/// This machine.
+pub(crate) fn machine() -> MachineRecord {
+    MachineRecord {
+        cores: std::thread::available_parallelism().map_or(1, usize::from) as u32,
+        memory_bytes: sparklet_core::memory::usable_memory(),
+        platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
+    }
+}

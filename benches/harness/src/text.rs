@@ -1,0 +1,145 @@
+//! A report as text.
+
+use std::io::{self, Write};
+
+use crate::calibrate;
+use crate::report::{Comparison, Report};
+use crate::stats::Estimate;
+
+/// Writes the report without its samples.
+pub(crate) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let track = format!("{:?}", report.track).to_lowercase();
+    writeln!(
+        out,
+        "{} scale {}, {track}, {} days × {} pairs, {} slots, {} MiB, sparklet {} beside DataFusion {}, seed {}",
+        report.workload.name(),
+        report.scale,
+        report.days,
+        report.pairs,
+        report.slots,
+        report.memory_limit_bytes >> 20,
+        report.sparklet,
+        report.datafusion,
+        report.seed
+    )?;
+    writeln!(out, "ratios to plain DataFusion, below 1 is faster; in brackets the 95 % bounds\n")?;
+    queries(report, out)?;
+    writeln!(
+        out,
+        "\n{:<16} {:<24} {:<24} {:>9} {:>9} {:>9}  over 1.1 × / 1.2 ×",
+        "total", "wall", "cpu", "medians", "cpu", "geo.mean"
+    )?;
+    for (name, column) in &report.columns {
+        total(name, column, out)?;
+    }
+    if report.days > 1 {
+        writeln!(out, "\nday   sparklet  plain again  whole day")?;
+        for day in &report.by_day {
+            let of = |name: &str| day.wall.get(name).copied().unwrap_or(f64::NAN);
+            writeln!(
+                out,
+                "{:>3} {:>10.3} {:>12.3} {:>10.3}",
+                day.day,
+                of("sparklet"),
+                of("plain_again"),
+                day.whole_day_wall
+            )?;
+        }
+    } else if let Some(day) = report.by_day.first() {
+        writeln!(out, "\nwhole day (tables registered, every query once, runs remembered): {:.3}", day.whole_day_wall)?;
+    }
+    writeln!(out)?;
+    for (name, q) in &report.planning_ms {
+        let registration = report.registration_ms.get(name).copied().unwrap_or(f64::NAN);
+        let memory = report.memory.get(name).copied().unwrap_or_default();
+        writeln!(
+            out,
+            "{name:<9} planning P50 {:.2} ms, P99 {:.2} ms; registration {registration:.1} ms; peak memory {:.0} MiB of the pool, {:.0} MiB of the process",
+            q.p50,
+            q.p99,
+            memory.pool as f64 / 1048576.0,
+            memory.process as f64 / 1048576.0
+        )?;
+    }
+    let (observe, remember, q) = (report.observe_ms, report.remember_ms, report.q_error);
+    writeln!(
+        out,
+        "after the result: observations of a query P50 {:.2} ms, P99 {:.2} ms; remembering a run of all P50 {:.2} ms, P99 {:.2} ms",
+        observe.p50, observe.p99, remember.p50, remember.p99
+    )?;
+    writeln!(out, "q-error of {} operators: P50 {:.2}, P90 {:.2}, P99 {:.2}", q.count, q.p50, q.p90, q.p99)?;
+    if report.drawn > 0 {
+        writeln!(out, "literals drawn for {} queries, {} of them without a row", report.drawn, report.empty)?;
+    }
+    if let Some(calibration) = &report.calibration {
+        let best =
+            if calibration.best.is_empty() { "the defaults".to_owned() } else { calibrate::show(&calibration.best) };
+        writeln!(out, "best global settings of plain DataFusion: {best}")?;
+    }
+    for (what, list) in [
+        ("setting that differs (plain → sparklet)", &report.different_settings),
+        ("not stored", &report.not_stored),
+        ("MISMATCH", &report.mismatches),
+    ] {
+        for line in list.iter().take(20) {
+            writeln!(out, "{what}: {line}")?;
+        }
+        if list.len() > 20 {
+            writeln!(out, "{what}: {} more", list.len() - 20)?;
+        }
+    }
+    writeln!(out, "results: {} compared, {} differ", report.results_compared, report.mismatches.len())
+}
+
+fn queries(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let tuned = report.columns.contains_key("tuned");
+    write!(
+        out,
+        "{:<5} {:>10} {:>10} {:<24} {:<24} {:<24}",
+        "", "plain ms", "sparkl. ms", "sparklet wall", "sparklet cpu", "plain again wall"
+    )?;
+    writeln!(out, "{}", if tuned { " tuned wall" } else { "" })?;
+    for query in &report.queries {
+        let Some(sparklet) = query.columns.get("sparklet") else { continue };
+        write!(
+            out,
+            "{:<5} {:>10.1} {:>10.1} {:<24} {:<24}",
+            query.name,
+            query.plain_ms,
+            sparklet.ms,
+            show(sparklet.wall),
+            show(sparklet.cpu)
+        )?;
+        for name in ["plain_again", "tuned"] {
+            if let Some(column) = query.columns.get(name) {
+                write!(out, " {:<24}", show(column.wall))?;
+            }
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn total(name: &str, column: &Comparison, out: &mut dyn Write) -> io::Result<()> {
+    let list = |queries: &[String]| if queries.is_empty() { "none".to_owned() } else { queries.join(" ") };
+    writeln!(
+        out,
+        "{name:<16} {:<24} {:<24} {:>9.3} {:>9.3} {:>9.3}  {} / {}",
+        show(column.wall),
+        show(column.cpu),
+        column.median_wall,
+        column.median_cpu,
+        column.geometric_mean_wall,
+        list(&column.over_1_1),
+        list(&column.over_1_2)
+    )
+}
+
+/// `1.023 (0.991–1.057)`.
+pub(crate) fn show(estimate: Estimate) -> String {
+    if estimate.upper.is_finite() {
+        format!("{:.3} ({:.3}–{:.3})", estimate.value, estimate.lower, estimate.upper)
+    } else {
+        format!("{:.3} (one pair)", estimate.value)
+    }
+}
