@@ -237,9 +237,14 @@ fn each_finding_needs_its_reason() {
     };
     assert!(with(&|r| plan(r, join(2_000_000))).contains(&JoinGrowth));
     assert!(!with(&|r| plan(r, join(400_000))).contains(&JoinGrowth));
-    assert!(with(&|r| plan(r, vec![node(None, "A", "", Some(5), 20_000, 1)])).contains(&Estimate));
-    assert!(!with(&|r| plan(r, vec![node(None, "A", "", Some(5), 2_000, 1)])).contains(&Estimate));
-    let inherited = vec![node(None, "A", "", Some(5), 20_000, 900_000), node(Some(0), "B", "", Some(5), 20_000, 1)];
+    let joined =
+        |child: NodeRecord| vec![node(None, "HashJoinExec", "", None, 1, 1), NodeRecord { parent: Some(0), ..child }];
+    assert!(with(&|r| plan(r, joined(node(None, "A", "", Some(5), 20_000, 1)))).contains(&Estimate));
+    assert!(!with(&|r| plan(r, vec![node(None, "A", "", Some(5), 20_000, 1)])).contains(&Estimate), "no join reads it");
+    assert!(with(&|r| plan(r, vec![node(None, "HashJoinExec", "", Some(5), 20_000, 1)])).contains(&Estimate));
+    assert!(!with(&|r| plan(r, joined(node(None, "A", "", Some(5), 2_000, 1)))).contains(&Estimate));
+    let inherited =
+        vec![node(None, "HashJoinExec", "", Some(5), 20_000, 900_000), node(Some(0), "B", "", Some(5), 20_000, 1)];
     let mut told = calm();
     plan(&mut told, inherited);
     assert_eq!(
@@ -250,9 +255,9 @@ fn each_finding_needs_its_reason() {
     let sure = vec![node(None, "A", "", Some(5), 5, 1); 5];
     assert!(with(&|r| plan(r, sure.clone())).contains(&GoodEstimates));
     let mut cut = node(None, "A", "", Some(20_000), 5, 1);
-    assert!(with(&|r| plan(r, vec![cut.clone()])).contains(&Estimate));
+    assert!(with(&|r| plan(r, joined(cut.clone()))).contains(&Estimate));
     cut.completeness = Completeness::Truncated;
-    assert!(!with(&|r| plan(r, vec![cut.clone()])).contains(&Estimate), "rows that never came prove nothing");
+    assert!(!with(&|r| plan(r, joined(cut.clone()))).contains(&Estimate), "rows that never came prove nothing");
     let mut uneven = node(None, "A", "", None, 100_000, 800_000);
     uneven.partitions = [90_000, 5_000, 5_000].map(|rows| PartitionRecord { rows, elapsed_us: 1 }).to_vec();
     assert!(with(&|r| plan(r, vec![uneven.clone()])).contains(&Skew));

@@ -10,7 +10,7 @@ mod tree;
 use chrono::{DateTime, Utc};
 use sparklet_history::{Outcome, RunRecord};
 
-use crate::human::{duration, safe, wrap};
+use crate::human::{duration, plural, safe, wrap};
 use crate::table::{Pen, Table, Tint};
 use crate::{Finding, Report, Tone};
 
@@ -121,7 +121,7 @@ fn title(page: &mut Page, record: &RunRecord, now: Option<DateTime<Utc>>) {
     let started = record.started_at.format("%Y-%m-%d %H:%M:%S UTC");
     let age = now
         .and_then(|now| u64::try_from((now - record.started_at).num_microseconds()?).ok())
-        .map(|us| format!(", {} ago", page.duration(us)))
+        .map(|us| format!(", {} ago", age(us / 1_000_000)))
         .unwrap_or_default();
     let environment = match record.environment.as_str() {
         "default" => String::new(),
@@ -129,6 +129,16 @@ fn title(page: &mut Page, record: &RunRecord, now: Option<DateTime<Utc>>) {
     };
     let text = format!("{name}  run {}  {started}{age}{environment}", record.id);
     page.line(&text);
+}
+
+/// Whole units: nobody needs the milli-seconds of a time ago.
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..172_800 => format!("{} h", seconds / 3_600),
+        _ => plural(seconds / 86_400, "day", "days"),
+    }
 }
 
 fn errors(page: &mut Page, record: &RunRecord) {

@@ -26,6 +26,15 @@ impl Spot<'_> {
         at_node(self.step, self.index, &safe(&self.node.operator))
     }
 
+    /// Operators above, nearest first. Ends for any record: parents must stand before their children.
+    fn ancestors(&self) -> impl Iterator<Item = &NodeRecord> {
+        let up = |index: &usize| {
+            let parent = usize::try_from(self.plan.nodes.get(*index)?.parent?).ok()?;
+            (parent < *index).then_some(parent)
+        };
+        std::iter::successors(up(&self.index), up).filter_map(|at| self.plan.nodes.get(at))
+    }
+
     fn name(&self) -> String {
         format!("{} of step `{}`", safe(&self.node.operator), safe(self.step))
     }
@@ -137,10 +146,20 @@ fn estimate(spot: &Spot<'_>) -> Option<Finding> {
     if q.value < below * Q_ERROR_STEP {
         return None;
     }
+    // An estimate decides where a join reads it: the join's sides, its algorithm, the order of joins. Elsewhere the plan hardly depends on
+    // it, and an aggregate's is always a guess (DataFusion takes the rows of its input where it knows nothing of the groups).
+    let read_by_join = spot.ancestors().any(is_join);
+    if !read_by_join && !is_join(spot.node) {
+        return None;
+    }
     let at_least = if q.at_least { "at least " } else { "" };
-    let parent = spot.node.parent.and_then(|p| usize::try_from(p).ok()).and_then(|p| spot.plan.nodes.get(p));
-    // Where a join reads the wrong estimate, it may have chosen its build side or its algorithm by it.
-    let read_by_join = is_join(spot.node) || parent.is_some_and(is_join);
+    let next = if read_by_join {
+        "a join above was planned by it: if the step is slow, make the input of that join a step with a Parquet output, whose footers \
+         hold the true number of rows"
+    } else {
+        "no join above reads it, so this plan hardly depends on it; before you join this result, make it a step with a Parquet \
+         output, whose footers hold the true number of rows"
+    };
     Some(Finding {
         kind: FindingKind::Estimate,
         tone: if read_by_join { Tone::Warning } else { Tone::Note },
@@ -152,10 +171,8 @@ fn estimate(spot: &Spot<'_>) -> Option<Finding> {
             factor(q.value, true)
         ),
         place: spot.place(),
-        next: "if this step is slow, make the input of this operator a step with a Parquet output: its footers hold the true number \
-               of rows"
-            .to_owned(),
-        weight: spot.share + q.value.log10().min(6.0) / 20.0,
+        next: next.to_owned(),
+        weight: spot.share + q.value.log10().min(6.0) / 20.0 + if read_by_join { 1.0 } else { 0.0 },
     })
 }
 

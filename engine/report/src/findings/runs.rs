@@ -33,6 +33,7 @@ fn checks(scene: &Scene<'_>, found: &mut Vec<Finding>) {
         .collect();
     let Some((step, check)) = failed.first().copied() else { return };
     let rows = match (check.failed_rows, check.rows) {
+        (Some(bad), Some(all)) if check.tolerate <= 0.0 => format!(": {} of {} rows", count(bad), count(all)),
         (Some(bad), Some(all)) => {
             format!(": {} of {} rows, {} tolerated", count(bad), count(all), exact_percent(check.tolerate))
         }
