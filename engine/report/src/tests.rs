@@ -279,6 +279,8 @@ fn each_finding_needs_its_reason() {
     fewer.steps[0].output.as_mut().unwrap().rows = 1_000;
     assert!(kinds(&fewer, &earlier(&[2_000_000])).contains(&RowsChanged));
     assert!(!kinds(&record(), &earlier(&[2_000_000])).contains(&RowsChanged));
+    fewer.params.clear();
+    assert!(!kinds(&fewer, &earlier(&[2_000_000])).contains(&RowsChanged), "asked for");
 }
 
 fn before(walls: &[u64]) -> Vec<RunRecord> {
