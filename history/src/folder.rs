@@ -4,6 +4,7 @@
 //! <state>/history.lock              held by whoever uses the history
 //! <state>/history/current           names the store in use and its format; replaced in one step
 //! <state>/history/appended          runs acknowledged so far: tells if the store lost some
+//! <state>/history/tail              what sled may destroy of the store that is being opened
 //! <state>/history/store-N/          a sled database
 //! <state>/history.damaged-<time>/   a store that was set aside
 //! <state>/spool/<run>.json.zst      records that wait for the store
@@ -72,6 +73,11 @@ impl Folder {
         self.state.join("history.lock")
     }
 
+    /// Where the end of the log is kept while sled opens it; there only if an opening did not end well.
+    pub(crate) fn tail(&self) -> PathBuf {
+        self.root().join("tail")
+    }
+
     /// Makes the folders of the history.
     pub(crate) fn create(&self) -> Result<(), HistoryError> {
         let root = self.root();
@@ -99,7 +105,7 @@ impl Folder {
     pub(crate) fn current(&self) -> Result<Current, HistoryError> {
         let path = self.root().join("current");
         let pointer = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice::<Pointer>(&bytes).ok(),
+            Ok(bytes) => pointer_in(&bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(HistoryError::io("read", &path, error)),
         };
@@ -122,7 +128,10 @@ impl Folder {
     pub(crate) fn set_current(&self, store: u64) -> Result<(), HistoryError> {
         let path = self.root().join("current");
         let pointer = Pointer { format: STORE_VERSION, store: format!("store-{store}") };
-        let replaced = serde_json::to_vec(&pointer).map_err(io::Error::from).and_then(|json| replace(&path, &json));
+        let replaced = serde_json::to_string(&pointer).map_err(io::Error::from).and_then(|json| {
+            let text = format!("{json}\n{}\n", sum_of(&json));
+            replace(&path, text.as_bytes())
+        });
         replaced.map_err(|source| HistoryError::io("write", &path, source))
     }
 
@@ -192,8 +201,14 @@ impl Folder {
     }
 }
 
-fn sum_of(count: &str) -> String {
-    crate::record::Fingerprint::of(count).to_string()
+/// A line of JSON and one with its checksum: so in all versions. A spoilt byte must not look like a newer version.
+fn pointer_in(bytes: &[u8]) -> Option<Pointer> {
+    let (json, sum) = std::str::from_utf8(bytes).ok()?.split_once('\n')?;
+    (sum.trim_end() == sum_of(json)).then(|| serde_json::from_str(json).ok()).flatten()
+}
+
+pub(crate) fn sum_of(text: &str) -> String {
+    crate::record::Fingerprint::of(text).to_string()
 }
 
 fn number(store: &str) -> Option<u64> {

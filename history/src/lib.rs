@@ -32,6 +32,7 @@ pub mod record;
 mod repair;
 mod spool;
 mod store;
+mod tail;
 mod transfer;
 mod trees;
 mod verify;

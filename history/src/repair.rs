@@ -62,6 +62,10 @@ pub(crate) fn rebuild(
         let path = folder.store(store);
         carve_files(&path, &mut carved).map_err(|source| HistoryError::io("read", &path, source))?;
     }
+    let tail = folder.tail();
+    if let Ok(kept) = File::open(&tail) {
+        carved.carve(kept).map_err(|source| HistoryError::io("read", &tail, source))?;
+    }
     let number = old.last().copied().unwrap_or(0) + 1;
     let trees = Trees::open(&folder.store(number), options.cache_bytes, options.answer_within)?;
     let mut store = Store::of(trees, folder, number, options, lock);
@@ -74,6 +78,7 @@ pub(crate) fn rebuild(
     store.trees()?.commit(&changes)?;
     store.flush()?;
     folder.set_current(number)?;
+    drop(fs::remove_file(tail));
     let stamp = stamp();
     for store_aside in old {
         let to = folder.set_aside(store_aside, &stamp)?;

@@ -17,6 +17,7 @@ use crate::keys;
 use crate::record::{Fingerprint, Outcome, RunId, RunRecord, RunSummary};
 use crate::repair;
 use crate::spool;
+use crate::tail;
 use crate::trees::{Name, Trees};
 
 /// What an opener wants.
@@ -126,7 +127,12 @@ impl Store {
                 return Err(HistoryError::damaged(&folder.root(), detail));
             }
         };
-        let trees = Trees::open(&folder.store(number), options.cache_bytes, options.answer_within)?;
+        let (path, tail) = (folder.store(number), folder.tail());
+        if let Err(error) = tail::keep(&path, &tail) {
+            // A precaution against two faults at once; most likely the disk is full.
+            tracing::debug!("failed to write `{}`: {error}", tail.display());
+        }
+        let trees = Trees::open(&path, options.cache_bytes, options.answer_within)?;
         if new {
             folder.set_current(number)?;
         }
@@ -137,6 +143,8 @@ impl Store {
             return Err(HistoryError::damaged(&folder.root(), format!("the last {missing} runs are missing")));
         }
         folder.clean(number)?;
+        // The log is whole.
+        drop(fs::remove_file(tail));
         Ok((trees, number))
     }
 

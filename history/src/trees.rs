@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sled::transaction::TransactionError;
 use sled::{Batch, IVec, Transactional};
@@ -14,6 +14,8 @@ use crate::guard;
 pub(crate) const STORE_VERSION: u32 = 1;
 
 const VERSION_KEY: &[u8] = b"version";
+/// How long sled may hold its lock after it was closed.
+const LET_GO: Duration = Duration::from_secs(5);
 const APPENDED_KEY: &[u8] = b"appended";
 const WAITING_KEY: &[u8] = b"waiting";
 
@@ -87,8 +89,7 @@ pub(crate) struct Trees {
 impl Trees {
     /// Opens or creates the database in a folder, which must not be open anywhere else. A new one gets this build's version.
     pub(crate) fn open(path: &Path, cache_bytes: u64, limit: Duration) -> Result<Self, HistoryError> {
-        let folder: PathBuf = path.into();
-        let trees = guard::within(path, "opening it", limit, move || Self::open_here(&folder, cache_bytes))?;
+        let trees = Self::open_free(path, cache_bytes, limit)?;
         match trees.number(VERSION_KEY)? {
             Some(found) if found > u64::from(STORE_VERSION) => Err(HistoryError::Newer {
                 path: path.into(),
@@ -104,6 +105,24 @@ impl Trees {
                 Ok(trees)
             }
             None => Err(HistoryError::damaged(path, "its version is missing")),
+        }
+    }
+
+    /// Whoever calls holds the history, so sled's own lock can only be that of a database just closed: its threads may take a moment
+    /// longer to let go.
+    fn open_free(path: &Path, cache_bytes: u64, limit: Duration) -> Result<Self, HistoryError> {
+        let start = Instant::now();
+        loop {
+            let folder: PathBuf = path.into();
+            match guard::within(path, "opening it", limit, move || Self::open_here(&folder, cache_bytes)) {
+                Err(HistoryError::Locked { .. }) if start.elapsed() < limit.min(LET_GO) => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(HistoryError::Locked { path, .. }) => {
+                    return Err(HistoryError::Locked { path, waited: start.elapsed() });
+                }
+                opened => return opened,
+            }
         }
     }
 
