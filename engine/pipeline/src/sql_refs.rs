@@ -8,8 +8,12 @@ use datafusion::sql::sqlparser::ast::{
     Ident, ObjectName, Query, Select, SetExpr, Spanned, Statement, TableFactor, Value, ValueWithSpan, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, dialect_from_str};
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::ParserError;
-use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token};
+use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, Tokenizer};
+
+/// Operators in one chain at the most.
+const MAX_CHAIN: usize = 5000;
 
 /// How SQL is read: DataFusion's settings that change what a name means.
 pub struct Syntax {
@@ -81,6 +85,7 @@ pub struct SyntaxError {
 /// # Errors
 /// Bad syntax, no statement, several of them, or one that is not a query.
 pub fn query(sql: &str, syntax: &Syntax) -> Result<References, SyntaxError> {
+    no_long_chain(sql, syntax)?;
     let mut parser =
         DFParserBuilder::new(sql).with_dialect(&*syntax.dialect).build().map_err(|e| syntax_error(sql, &e))?;
     let statements = parser.parse_statements().map_err(|e| syntax_error(sql, &e))?;
@@ -126,6 +131,7 @@ pub fn query(sql: &str, syntax: &Syntax) -> Result<References, SyntaxError> {
 /// # Errors
 /// Bad syntax, or something after the expression.
 pub fn expression(sql: &str, syntax: &Syntax) -> Result<References, SyntaxError> {
+    no_long_chain(sql, syntax)?;
     let mut parser =
         DFParserBuilder::new(sql).with_dialect(&*syntax.dialect).build().map_err(|e| syntax_error(sql, &e))?;
     let expression = parser.parse_expr().map_err(|e| syntax_error(sql, &e))?;
@@ -139,6 +145,50 @@ pub fn expression(sql: &str, syntax: &Syntax) -> Result<References, SyntaxError>
         });
     }
     Ok(references(&expression.expr, sql, syntax))
+}
+
+/// Refuses chains of operators (`a + b + …`, `… UNION …`) that are longer than any person writes: they become trees as deep as they are
+/// long, and a tree too deep for the stack would end the process. Lists (`IN (…)`, `VALUES`) are as long as they like.
+fn no_long_chain(sql: &str, syntax: &Syntax) -> Result<(), SyntaxError> {
+    if sql.len() < MAX_CHAIN {
+        return Ok(());
+    }
+    // What the tokenizer does not like, the parser says better.
+    let Ok(tokens) = Tokenizer::new(&*syntax.dialect, sql).tokenize_with_location() else { return Ok(()) };
+    let (mut chains, mut queries) = (vec![0usize], 0usize);
+    for token in &tokens {
+        match &token.token {
+            Token::LParen | Token::LBracket => chains.push(0),
+            Token::RParen | Token::RBracket => {
+                chains.pop();
+            }
+            Token::Comma => chains.last_mut().into_iter().for_each(|c| *c = 0),
+            Token::Whitespace(_) | Token::Number(..) | Token::SingleQuotedString(_) | Token::Placeholder(_) => {}
+            Token::Word(word) => match word.keyword {
+                Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::JOIN => queries += 1,
+                Keyword::AND
+                | Keyword::OR
+                | Keyword::NOT
+                | Keyword::IS
+                | Keyword::LIKE
+                | Keyword::IN
+                | Keyword::BETWEEN => {
+                    chains.last_mut().into_iter().for_each(|c| *c += 1);
+                }
+                _ => {}
+            },
+            // Every other mark may be an operator.
+            _ => chains.last_mut().into_iter().for_each(|c| *c += 1),
+        }
+        if queries >= MAX_CHAIN || chains.last().is_some_and(|c| *c >= MAX_CHAIN) {
+            return Err(SyntaxError {
+                message: format!("a chain of more than {MAX_CHAIN} operators"),
+                hint: Some("use a list, `x IN (…)`, or join with a table".to_owned()),
+                range: byte_range(sql, token.span).unwrap_or(0..0),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn references<T: Visit>(node: &T, sql: &str, syntax: &Syntax) -> References {
@@ -416,6 +466,21 @@ mod tests {
         let error = expression("a > 1 b", &Syntax::default()).unwrap_err();
         assert_eq!(error.message, "expected the end of the expression, found `b`");
         assert!(expression("a >", &Syntax::default()).is_err());
+    }
+
+    #[test]
+    fn deep_and_long_queries_end() {
+        let deep = format!("SELECT {}1{}", "(".repeat(5000), ")".repeat(5000));
+        assert!(query(&deep, &Syntax::default()).unwrap_err().message.contains("nested too deeply"));
+        for terms in [1000, 4000, 20_000] {
+            let few = terms < MAX_CHAIN;
+            let is_ok = |sql: String| query(&sql, &Syntax::default()).is_ok();
+            assert_eq!(is_ok(format!("SELECT 1{}", " + abs(1, 2)".repeat(terms))), few);
+            assert_eq!(is_ok(format!("SELECT true{}", " OR a".repeat(terms))), few);
+            assert_eq!(is_ok(format!("SELECT 1, 2{}", " UNION ALL SELECT 1, 2".repeat(terms))), few);
+            assert_eq!(expression(&format!("1{}", " = 1".repeat(terms)), &Syntax::default()).is_ok(), few);
+            assert!(is_ok(format!("SELECT 1 WHERE 1 IN (-1{})", ", -1".repeat(terms))));
+        }
     }
 
     proptest! {

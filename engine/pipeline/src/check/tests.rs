@@ -242,3 +242,14 @@ async fn a_source_that_breaks_its_reader_is_bad_data() {
     assert!(found.starts_with("pipeline.toml:3:8: error[bad-"), "{found}");
     assert!(found.contains("bad.parquet") && found.lines().count() == 1, "{found}");
 }
+
+#[tokio::test]
+async fn the_examples_have_no_errors() {
+    for name in ["flights", "retail"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
+        let pipeline = loaded(&folder);
+        let params = plan_params(&pipeline, &BTreeMap::new()).unwrap();
+        let found = check(&pipeline, &session(), &params).await;
+        assert!(found.iter().all(|d| d.severity == crate::Severity::Note), "{}", lines(&found, &folder));
+    }
+}
