@@ -7,8 +7,8 @@
 
 mod diagnose;
 pub mod error;
-mod fp_shim;
 pub mod memory;
+mod named;
 mod observe;
 mod partitions;
 pub mod progress;

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::fp_shim::{PhysicalFingerprints, reductions};
 use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_plan::metrics::{MetricValue, MetricsSet};
 use datafusion::physical_plan::statistics::StatisticsContext;
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, StatisticsArgs};
 use sparklet_history::{Completeness, Fingerprint, NodeRecord, PartitionRecord, PlanRecord, Reduction};
+use sparklet_optimizer::{PhysicalFingerprints, reductions};
 
 /// A plan's record and the canonical texts of its fingerprints.
 #[derive(Debug, Clone, Default)]

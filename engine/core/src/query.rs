@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::fp_shim::decide_default;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
@@ -14,6 +13,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{Stream, TryStreamExt};
 use sparklet_history::{Decision, PlanRecord};
+use sparklet_optimizer::decide_default;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{self, Observed};
@@ -72,7 +72,7 @@ impl DataFrame {
         let planning_time = start.elapsed();
         let total_bytes = observe::scanned_bytes(&physical);
         Ok(PreparedQuery {
-            decisions: vec![decide_default(false)],
+            decisions: vec![decide_default(self.session.learning())],
             progress: Arc::new(Progress::of(Arc::clone(&physical), total_bytes)),
             task_context: state.task_ctx(),
             session: self.session.clone(),
@@ -167,7 +167,7 @@ impl PreparedQuery {
         let fingerprints = self
             .session
             .observes()
-            .then(|| crate::fp_shim::fingerprint_physical(&self.physical, self.session.sources().as_ref()));
+            .then(|| sparklet_optimizer::fingerprint_physical(&self.physical, self.session.sources().as_ref()));
         observe::record(&self.physical, fingerprints, self.ended.load(Relaxed))
     }
 

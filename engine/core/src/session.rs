@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::fp_shim::SourceMap;
-use datafusion::common::ScalarValue;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::config::{ConfigNonZeroUsize, ConfigOptions};
+use datafusion::common::{ScalarValue, TableReference};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::{SessionConfig as DataFusionConfig, SessionContext};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -14,9 +15,11 @@ use datafusion::execution::memory_pool::{MemoryPool, PeakRecordingPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use sparklet_history::SourceRecord;
+use sparklet_optimizer::{Learning, SourceId, SourceMap};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{self, MIN_MEMORY_LIMIT, MemoryUsage};
+use crate::named::{self, NamedTable};
 use crate::query::DataFrame;
 use crate::source::SourceSpec;
 use crate::spill::SpillFolder;
@@ -40,6 +43,8 @@ pub struct SessionConfig {
     pub observe: bool,
     /// Name of the pipeline: tables are told apart by it in the history.
     pub pipeline: String,
+    /// Whether decisions may look at the past.
+    pub learning: Learning,
 }
 
 impl Default for SessionConfig {
@@ -52,6 +57,7 @@ impl Default for SessionConfig {
             options: BTreeMap::new(),
             observe: true,
             pipeline: "sql".to_owned(),
+            learning: Learning::On,
         }
     }
 }
@@ -70,8 +76,8 @@ struct Inner {
     slots: usize,
     observe: bool,
     pipeline: String,
+    learning: Learning,
     sources: Mutex<Arc<SourceMap>>,
-    specs: Mutex<Vec<(String, SourceSpec)>>,
     _spill: SpillFolder,
 }
 
@@ -124,8 +130,8 @@ impl Session {
                 slots,
                 observe: config.observe,
                 pipeline: config.pipeline,
+                learning: config.learning,
                 sources: Mutex::default(),
-                specs: Mutex::default(),
                 _spill: spill,
             }),
         })
@@ -151,14 +157,17 @@ impl Session {
         &self.inner.pipeline
     }
 
+    /// Whether decisions may look at the past.
+    pub fn learning(&self) -> Learning {
+        self.inner.learning
+    }
+
     /// Registers a source as table `name` and says what it found: files, bytes, rows, versions.
     ///
     /// Reads metadata and headers only. Fails with [`ErrorKind::Source`] where there is nothing to read and with
     /// [`ErrorKind::Data`] where what is there is not what it is said to be.
     pub async fn register_source(&self, name: &str, spec: &SourceSpec) -> Result<SourceRecord> {
-        let record = tables::register(self, name, spec).await?;
-        self.specs().push((name.to_owned(), spec.clone()));
-        Ok(record)
+        tables::register(self, name, spec).await
     }
 
     /// Plans one SQL statement; `$name` placeholders are bound to `params`. Statements that define something (`CREATE …`,
@@ -217,23 +226,39 @@ impl Session {
         change(Arc::make_mut(&mut sources));
     }
 
-    /// Tells the history's name of the files behind table `name`.
-    pub(crate) fn name_files<'a>(
-        &self,
-        _name: &str,
-        _schema: &arrow::datatypes::SchemaRef,
-        _store: &str,
-        _paths: impl Iterator<Item = &'a str>,
-    ) {
+    /// `table`, which holds the result of step `step`, such that scans of it are known to the history; for tables that a view
+    /// over them stands for. A plan must scan it under the step's name.
+    pub fn name_step_table(&self, step: &str, table: Arc<dyn TableProvider>) -> Arc<dyn TableProvider> {
+        Arc::new(NamedTable::new(table, self.step_id(step)))
     }
 
-    /// Tells the history's name of generated rows behind table `name`.
-    pub(crate) fn name_generated(&self, _name: &str, _schema: &arrow::datatypes::SchemaRef, _table: &str, _scale: f64) {
+    fn step_id(&self, step: &str) -> SourceId {
+        SourceId::Step { pipeline: self.inner.pipeline.clone(), step: step.to_owned() }
     }
 
-    /// Sources as they were registered, by table name.
-    pub(crate) fn specs(&self) -> std::sync::MutexGuard<'_, Vec<(String, SourceSpec)>> {
-        self.inner.specs.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Puts `table`, the result of step `step`, in the place of what that name stood for.
+    pub fn register_step(&self, step: &str, table: Arc<dyn TableProvider>) -> Result<()> {
+        self.register_named(step, table, self.step_id(step))
+    }
+
+    /// Puts `table` in the place of what `name` stood for; scans of it are known to the history as `id`.
+    pub(crate) fn register_named(&self, name: &str, table: Arc<dyn TableProvider>, id: SourceId) -> Result<()> {
+        let reference = TableReference::bare(name);
+        let identity = id.clone();
+        self.update_sources(|sources| {
+            sources.add_table(reference.clone(), identity);
+            // Rows in memory and generated rows have no files to carry a tag: their schema object is theirs alone.
+            let schema = table.schema();
+            if table.is::<MemTable>() || table.is::<StreamingTable>() {
+                let id = id.clone();
+                sources.add_recogniser(move |scan| {
+                    named::schema_of_rows(scan).is_some_and(|s| Arc::ptr_eq(&s, &schema)).then(|| id.clone())
+                });
+            }
+        });
+        self.context().deregister_table(reference.clone())?;
+        self.context().register_table(reference, Arc::new(NamedTable::new(table, id)))?;
+        Ok(())
     }
 
     /// The error as a user should see it, with suggestions from the tables of this session.

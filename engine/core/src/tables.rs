@@ -22,9 +22,11 @@ use datafusion::logical_expr::{LogicalPlanBuilder, cast, col, lit};
 use futures::TryStreamExt;
 use object_store::ObjectMeta;
 use sparklet_history::{Fingerprint, SourceRecord};
+use sparklet_optimizer::SourceId;
 use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::named::NamedTable;
 use crate::session::Session;
 use crate::source::{Format, SourceSpec};
 use crate::{partitions, stores, suggest, tpch};
@@ -46,17 +48,13 @@ pub(crate) async fn register(session: &Session, name: &str, spec: &SourceSpec) -
         data_version: files.version(),
         schema_version: schema_version(&schema),
     };
-    session.name_files(name, &schema, files.store.as_str(), files.list.iter().map(|f| f.location.as_ref()));
-    replace_table(session, name, table)?;
+    let id = source_id(session, name, record.schema_version);
+    session.register_named(name, table, id)?;
     Ok(record)
 }
 
-/// Puts `table` in the place of what `name` stood for.
-pub(crate) fn replace_table(session: &Session, name: &str, table: Arc<dyn TableProvider>) -> Result<()> {
-    let reference = TableReference::bare(name);
-    session.context().deregister_table(reference.clone())?;
-    session.context().register_table(reference, table)?;
-    Ok(())
+fn source_id(session: &Session, name: &str, schema: Fingerprint) -> SourceId {
+    SourceId::Table { pipeline: session.pipeline().to_owned(), name: name.to_owned(), schema }
 }
 
 /// Hash over names and types of the columns in order.
@@ -69,8 +67,7 @@ fn register_generated(session: &Session, name: &str, spec: &SourceSpec) -> Resul
     let scale = spec.options.scale;
     let table = Arc::new(tpch::table(&spec.location, scale, session.slots())?);
     let schema = table.schema();
-    session.name_generated(name, &schema, &spec.location, scale);
-    replace_table(session, name, table)?;
+    session.register_named(name, table, source_id(session, name, schema_version(&schema)))?;
     Ok(SourceRecord {
         name: name.to_owned(),
         location: spec.written.clone(),
@@ -85,7 +82,6 @@ fn register_generated(session: &Session, name: &str, spec: &SourceSpec) -> Resul
 
 /// The files of a source.
 struct Files {
-    store: datafusion::execution::object_store::ObjectStoreUrl,
     prefix: String,
     list: Vec<ObjectMeta>,
     rows: Option<u64>,
@@ -154,11 +150,14 @@ async fn open(session: &Session, name: &str, spec: &SourceSpec) -> Result<(Arc<d
     let listed = table.list_files_for_scan(&state, &[], None).await.map_err(|e| session.explain(e).at_source(name))?;
     let rows = listed.statistics.num_rows.get_value().map(|rows| *rows as u64);
     let exact = spec.format == Format::Parquet;
-    let files =
-        Files { store: url.object_store(), prefix: url.prefix().to_string(), list, rows: rows.filter(|_| exact) };
+    let files = Files { prefix: url.prefix().to_string(), list, rows: rows.filter(|_| exact) };
     let table: Arc<dyn TableProvider> = Arc::new(table);
     match &spec.options.null {
-        Some(null) => Ok((typed_view(name, table, &file_schema, null)?, files)),
+        Some(null) => {
+            let id = source_id(session, name, schema_version(&table.schema()));
+            let table: Arc<dyn TableProvider> = Arc::new(NamedTable::new(table, id));
+            Ok((typed_view(name, table, &file_schema, null)?, files))
+        }
         None => Ok((table, files)),
     }
 }

@@ -82,6 +82,8 @@ pub(crate) fn table(name: &str, scale: f64, parts: usize) -> Result<StreamingTab
     let whole = matches!(table, "nation" | "region");
     let parts = if whole { 1 } else { i32::try_from(parts).unwrap_or(i32::MAX).clamp(1, 1024) };
     let (schema, _) = generate(table, scale, 1, 1, 1);
+    // An object of its own: a scan is known by it.
+    let schema: SchemaRef = Arc::new(schema.as_ref().clone());
     let streams = (1..=parts)
         .map(|part| {
             Arc::new(TpchPart { table, scale, part, parts, schema: Arc::clone(&schema) }) as Arc<dyn PartitionStream>
