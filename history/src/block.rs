@@ -11,6 +11,7 @@ use std::io::Read;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::error::HistoryError;
 use crate::record::{Fingerprint, RECORD_VERSION, RunRecord};
 
 /// Canonical texts by the fingerprint they hash to.
@@ -131,6 +132,23 @@ pub(crate) fn unpack_run(packed: &[u8]) -> Result<(RunRecord, Option<Fingerprint
         serde_json::from_slice::<RunBlock<Version>>(json).ok().map(|block| block.record)
     })?;
     Ok((record, texts))
+}
+
+/// A record as the store keeps it: one block of compressed JSON.
+///
+/// # Errors
+/// A text or number in it has no JSON.
+pub fn encode_record(record: &RunRecord) -> Result<Vec<u8>, HistoryError> {
+    pack_run(record, None).map_err(|why| HistoryError::Record { run: record.id.to_string(), detail: why.to_string() })
+}
+
+/// The record in a block.
+///
+/// # Errors
+/// It is not a block of a record, or is of a newer version.
+pub fn decode_record(block: &[u8]) -> Result<RunRecord, HistoryError> {
+    let record = unpack_run(block).map(|(record, _)| record);
+    record.map_err(|why| HistoryError::Record { run: "of a block".into(), detail: why.to_string() })
 }
 
 /// The texts in a compressed block.

@@ -41,7 +41,7 @@ mod verify;
 mod tests;
 
 pub use append::SourceVersion;
-pub use block::CanonicalTexts;
+pub use block::{CanonicalTexts, decode_record, encode_record};
 pub use error::HistoryError;
 pub use evidence::{Evidence, NoEvidence};
 pub use history::{History, HistoryOptions, Remembered};

@@ -1,0 +1,279 @@
+//! The memory: encoding a record, appending a run of 200 operators, looking up in a store of a million observations, and the whole
+//! of a fresh process that opens that store, looks up and closes it.
+//!
+//! The store is filled first, which takes a minute; `SPARKLET_BENCH_HISTORY` names a folder to keep it in. Sizes are printed.
+//! `SPARKLET_BENCH_MOVING` fills it with runs that draw new literals, and so new fingerprints, each time: the hardest case for size.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use criterion::Criterion;
+use sparklet_history::*;
+
+/// Runs in the store, operators of each: a million observations.
+const RUNS: u64 = 5000;
+const NODES: u64 = 200;
+/// Recurring pipelines, so that there are 10,000 fingerprints with 100 observations each.
+const PIPELINES: u64 = 50;
+/// Set in the fresh process.
+const COLD: &str = "SPARKLET_BENCH_HISTORY_COLD";
+
+fn moving() -> bool {
+    std::env::var_os("SPARKLET_BENCH_MOVING").is_some()
+}
+
+fn random(n: u64, i: u64) -> u64 {
+    let bytes = Fingerprint::of(&format!("{n} {i}")).0;
+    u64::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]])
+}
+
+/// The canonical text of an operator holds those of the operators below it, as real ones do.
+fn text(pipeline: u64, run: u64, node: u64) -> String {
+    let below: String = (0..node % 20).map(|i| format!("join(o{i}.c{} = o{}.c1)\n", i % 7, i + 1)).collect();
+    let literal = if moving() { run } else { 0 };
+    format!("pipeline {pipeline} step {}\n{below}filter(c3 > {literal}) of operator {node}", node / 20)
+}
+
+fn template(pipeline: u64, node: u64) -> Fingerprint {
+    Fingerprint::of(&format!("pipeline {pipeline} operator {node}"))
+}
+
+fn start(n: u64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_700_000_000 + 600 * n as i64, 0).unwrap_or_default()
+}
+
+fn node(n: u64, i: u64) -> NodeRecord {
+    let noise = random(n, i);
+    let pipeline = n % PIPELINES;
+    let names = ["output_rows", "elapsed_compute", "build_time", "build_input_rows", "join_time", "input_batches"];
+    NodeRecord {
+        parent: (!i.is_multiple_of(20)).then_some((i % 20) as u32 - 1),
+        operator: ["HashJoinExec", "AggregateExec", "RepartitionExec", "FilterExec"][(i % 4) as usize].into(),
+        detail: format!(
+            "mode=Partitioned, join_type=Inner, on=[(k{i}@0, k{}@3)], projection=[a@0, b@1, c@{}]",
+            i + 1,
+            i % 9
+        ),
+        fingerprint: Some(Fingerprint::of(&text(pipeline, n, i))),
+        template: Some(template(pipeline, i)),
+        completeness: Completeness::Complete,
+        estimated_rows: Some(1000 * i),
+        rows: Some(1000 * i + noise % 5000),
+        bytes: Some(64_000 * i + noise % 70_000),
+        elapsed_us: noise % 90_000,
+        spill_count: 0,
+        spilled_bytes: 0,
+        peak_memory_bytes: Some(noise % (64 << 20)),
+        partitions: (0..2)
+            .map(|p| PartitionRecord { rows: random(noise, p) % 9000, elapsed_us: noise % 50_000 })
+            .collect(),
+        metrics: (0..).zip(names).map(|(m, name)| (name.to_owned(), random(noise, m) % 10_000_000)).collect(),
+    }
+}
+
+fn record(n: u64) -> RunRecord {
+    let steps = (0..NODES / 20).map(|step| StepRecord {
+        name: format!("step_{step}"),
+        outcome: Outcome::Succeeded,
+        started_us: 1000 * step,
+        wall_us: 100_000 + random(n, step) % 9000,
+        cpu_us: 150_000,
+        planning_us: 4000,
+        execution_us: 90_000,
+        checks_us: 500,
+        publish_us: 300,
+        rows: 336_776,
+        peak_memory_bytes: 12 << 20,
+        output: None,
+        checks: Vec::new(),
+        plan: Some(PlanRecord { nodes: (20 * step..20 * step + 20).map(|i| node(n, i)).collect() }),
+        decisions: Vec::new(),
+        error: None,
+    });
+    RunRecord {
+        version: RECORD_VERSION,
+        id: RunId::from_bits(random(n, u64::MAX)),
+        pipeline: format!("pipeline_{}", n % PIPELINES),
+        environment: "default".into(),
+        started_at: start(n),
+        outcome: Outcome::Succeeded,
+        wall_us: 1_200_000,
+        cpu_us: 1_600_000,
+        peak_memory_bytes: 12 << 20,
+        peak_rss_bytes: Some(90 << 20),
+        engine: EngineRecord { sparklet: "0.1.0".into(), datafusion: "55.2.0".into() },
+        machine: MachineRecord { cores: 2, memory_bytes: 24 << 30, platform: "linux-x86_64".into() },
+        settings: BTreeMap::new(),
+        params: BTreeMap::new(),
+        slots: 2,
+        memory_limit_bytes: 16 << 30,
+        code_version: Fingerprint::of("code"),
+        sources: (0..4)
+            .map(|s| SourceRecord {
+                name: format!("source_{s}"),
+                location: "data/*.parquet".into(),
+                format: "parquet".into(),
+                files: 30,
+                bytes: 1 << 30,
+                rows: Some(1 << 24),
+                data_version: Fingerprint::of(&format!("{s} {}", n / PIPELINES)),
+                schema_version: Fingerprint::of("schema"),
+            })
+            .collect(),
+        steps: steps.collect(),
+        notes: Vec::new(),
+        error: None,
+    }
+}
+
+fn texts(n: u64) -> CanonicalTexts {
+    let pipeline = n % PIPELINES;
+    let own = (0..NODES).map(|i| text(pipeline, n, i)).map(|text| (Fingerprint::of(&text), text));
+    let templates = (0..NODES).map(|i| (template(pipeline, i), format!("pipeline {pipeline} operator {i}")));
+    own.chain(templates).collect()
+}
+
+/// A fingerprint of some run.
+fn some(k: u64) -> Fingerprint {
+    let n = random(k, 1) % RUNS;
+    Fingerprint::of(&text(n % PIPELINES, n, random(k, 2) % NODES))
+}
+
+fn history(state: &Path) -> History {
+    History::new(state, HistoryOptions::default())
+}
+
+fn fill(state: &Path) {
+    let mut store = history(state).create().unwrap();
+    let begin = Instant::now();
+    let mut times: Vec<Duration> = Vec::new();
+    for n in 0..RUNS {
+        let (record, texts) = (record(n), texts(n));
+        let one = Instant::now();
+        store.append(&record, &texts).unwrap();
+        times.push(one.elapsed());
+    }
+    store.flush().unwrap();
+    let mean = times.iter().sum::<Duration>() / RUNS as u32;
+    times.sort();
+    let at = |share: f64| times[((RUNS - 1) as f64 * share) as usize];
+    println!(
+        "filled in {:.1?}; an append without fsync: P50 {:.2?}, P90 {:.2?}, P99 {:.2?}, longest {:.2?}, mean {mean:.2?}",
+        begin.elapsed(),
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        at(1.0)
+    );
+    let info = store.info().unwrap();
+    for tree in &info.trees {
+        println!("  {:<13} {:>9} entries {:>12} bytes", tree.name, tree.entries, tree.bytes);
+    }
+    let begin = Instant::now();
+    let before = info.bytes_on_disk;
+    let report = store.prune(&PrunePolicy::default(), start(RUNS)).unwrap();
+    println!(
+        "{} observations: {:.1} MB on disk, {:.1} MB after `prune` ({:.1?})",
+        info.observations,
+        before as f64 / 1e6,
+        report.bytes_after as f64 / 1e6,
+        begin.elapsed()
+    );
+}
+
+fn cold(state: &Path) {
+    let store = history(state).open().unwrap();
+    let found = store.observations(&some(u64::from(std::process::id())), "default", 10).unwrap();
+    assert!(!found.is_empty());
+    store.close();
+}
+
+fn benches(criterion: &mut Criterion, state: &Path) {
+    let one = record(RUNS);
+    let block = encode_record(&one).unwrap();
+    println!("a run of {NODES} operators takes {} bytes", block.len());
+    criterion.bench_function("history/encode_record", |b| b.iter(|| encode_record(black_box(&one)).unwrap()));
+    criterion.bench_function("history/decode_record", |b| b.iter(|| decode_record(black_box(&block)).unwrap()));
+
+    let executable = std::env::current_exe().unwrap();
+    criterion.bench_function("history/cold_process_open_look_up_close", |b| {
+        b.iter(|| {
+            let status = Command::new(&executable).env(COLD, state).status().unwrap();
+            assert!(status.success());
+        });
+    });
+    criterion.bench_function("history/open_look_up_close", |b| b.iter(|| cold(state)));
+
+    let mut store = history(state).open().unwrap();
+    let mut k = 0;
+    criterion.bench_function("history/last_10_of_a_fingerprint", |b| {
+        b.iter(|| {
+            k += 1;
+            black_box(store.observations(&some(k), "default", 10).unwrap())
+        });
+    });
+    criterion.bench_function("history/last_10_of_a_template", |b| {
+        b.iter(|| {
+            k += 1;
+            black_box(store.observations_by_template(&template(k % PIPELINES, k % NODES), "default", 10).unwrap())
+        });
+    });
+    criterion.bench_function("history/list_50_runs", |b| b.iter(|| store.runs(&RunFilter::default(), 50).unwrap()));
+    let mut n = RUNS;
+    let mut longest = Duration::ZERO;
+    // The folding of every 32nd append is in the mean.
+    criterion.bench_function("history/append_200_operators_no_fsync", |b| {
+        b.iter_custom(|iterations| {
+            let mut total = Duration::ZERO;
+            for _ in 0..iterations {
+                n += 1;
+                let mut record = record(n);
+                record.id = RunId::random();
+                let texts = texts(n);
+                let begin = Instant::now();
+                store.append(&record, &texts).unwrap();
+                let took = begin.elapsed();
+                total += took;
+                longest = longest.max(took);
+            }
+            total
+        });
+    });
+    println!("the longest append took {longest:.2?}");
+    drop(store);
+    // As the CLI does it: open, append, flush, close, in a store of that size.
+    criterion.bench_function("history/remember_200_operators", |b| {
+        b.iter_custom(|iterations| {
+            let mut total = Duration::ZERO;
+            for _ in 0..iterations {
+                n += 1;
+                let mut record = record(n);
+                record.id = RunId::random();
+                let texts = texts(n);
+                let begin = Instant::now();
+                assert!(matches!(history(state).remember(&record, &texts), Remembered::Stored { .. }));
+                total += begin.elapsed();
+            }
+            total
+        });
+    });
+}
+
+fn main() {
+    if let Some(state) = std::env::var_os(COLD) {
+        return cold(Path::new(&state));
+    }
+    let mut criterion = Criterion::default().sample_size(20).configure_from_args();
+    let temporary = tempfile::tempdir().unwrap();
+    let kept = std::env::var_os("SPARKLET_BENCH_HISTORY").map(PathBuf::from);
+    let state = kept.unwrap_or_else(|| temporary.path().to_owned());
+    if !state.join("history").exists() {
+        fill(&state);
+    }
+    benches(&mut criterion, &state);
+    criterion.final_summary();
+}
