@@ -142,6 +142,9 @@ pub(crate) fn compare(left: &Rows, right: &Rows, shape: &Shape, unlimited: Optio
     Verdict::Same
 }
 
+/// Rows of the part, and of the whole, whose exact columns are equal.
+type Sides<'a> = (Vec<&'a [Cell]>, Vec<&'a [Cell]>);
+
 /// How far the floats of each column may differ.
 struct Tolerance {
     of_column: Vec<f64>,
@@ -182,7 +185,7 @@ impl Tolerance {
     /// The first row of `part` that has no row of its own in `whole`, as a message; none if `part` is a sub-multiset of `whole`.
     /// With as many rows on both sides that is equality.
     fn unmatched(&self, part: &[Vec<Cell>], whole: &[Vec<Cell>]) -> Option<String> {
-        let mut by_exact: HashMap<Vec<Option<&str>>, (Vec<&[Cell]>, Vec<&[Cell]>)> = HashMap::new();
+        let mut by_exact: HashMap<Vec<Option<&str>>, Sides<'_>> = HashMap::new();
         for row in part {
             by_exact.entry(exact(row)).or_default().0.push(row);
         }

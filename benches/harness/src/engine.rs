@@ -120,9 +120,9 @@ impl Sparklet {
             slots: Some(settings.slots),
             spill_dir: settings.spill.clone(),
             batch_size: settings.batch_size,
-            options: BTreeMap::new(),
             observe: true,
             pipeline: pipeline.to_owned(),
+            ..SessionConfig::default()
         };
         std::fs::create_dir_all(&settings.spill).at_path(&settings.spill)?;
         Ok(Self { session: Session::new(config)?, sources: Vec::new() })

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use plotters::coord::combinators::LogCoord;
+use plotters::coord::combinators::{LogCoord, WithKeyPoints};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
@@ -15,6 +15,12 @@ const SHOWN: [(&str, &str, RGBColor, f64); 3] = [
     ("tuned", "plain, best global settings", RGBColor(230, 140, 20), 0.2),
     ("sparklet", "sparklet", RGBColor(20, 90, 200), 0.0),
 ];
+
+/// Ratios with a line and a label.
+const TICKS: [f64; 19] =
+    [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0, 100.0];
+/// Room above the points for the legend.
+const HEADROOM: f64 = 1.3;
 
 /// Draws the report into the file `path`.
 pub(crate) fn draw(report: &Report, path: &Path) -> Result<()> {
@@ -36,13 +42,13 @@ fn picture(report: &Report, path: &Path) -> std::result::Result<(), Box<dyn std:
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, LogCoord<f64>>>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, WithKeyPoints<LogCoord<f64>>>>;
 
 /// A logarithmic range that has all of `values`, 0.9 and 1.1 in it.
 fn range(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
     let fold = |(low, high): (f64, f64), v: f64| (low.min(v), high.max(v));
     let (low, high) = values.filter(|v| v.is_finite() && *v > 0.0).fold((0.9, 1.1), fold);
-    (low * 0.95).max(1e-4)..(high * 1.05).min(1e4)
+    (low * 0.95).max(1e-4)..(high * HEADROOM).min(1e4)
 }
 
 fn queries(report: &Report, area: &Area<'_>) -> std::result::Result<(), Box<dyn std::error::Error>> {
@@ -57,7 +63,7 @@ fn queries(report: &Report, area: &Area<'_>) -> std::result::Result<(), Box<dyn 
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(56)
-        .build_cartesian_2d(-0.7..names.len() as f64 - 0.3, y.clone().log_scale())?;
+        .build_cartesian_2d(-0.7..names.len() as f64 - 0.3, y.clone().log_scale().with_key_points(TICKS.to_vec()))?;
     let label = |x: &f64| {
         names.get(x.round() as usize).filter(|_| (x - x.round()).abs() < 0.01 && *x > -0.5).map_or("", |n| n).to_owned()
     };
@@ -91,7 +97,12 @@ fn queries(report: &Report, area: &Area<'_>) -> std::result::Result<(), Box<dyn 
             .label(legend)
             .legend(move |(x, y)| Circle::new((x + 8, y), 4, colour.filled()));
     }
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
     Ok(())
 }
 
@@ -109,7 +120,10 @@ fn days(report: &Report, area: &Area<'_>) -> std::result::Result<(), Box<dyn std
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(56)
-        .build_cartesian_2d(0.5..f64::from(report.days) + 0.5, range(values.map(|(_, v)| *v)).log_scale())?;
+        .build_cartesian_2d(
+            0.5..f64::from(report.days) + 0.5,
+            range(values.map(|(_, v)| *v)).log_scale().with_key_points(TICKS.to_vec()),
+        )?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -131,6 +145,11 @@ fn days(report: &Report, area: &Area<'_>) -> std::result::Result<(), Box<dyn std
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
         chart.draw_series(points.iter().map(|p| Circle::new(*p, 3, colour.filled())))?;
     }
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
     Ok(())
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use sparklet_core::{PreparedQuery, Session};
+use sparklet_core::{Observed, PreparedQuery, Session};
 use sparklet_history::{
-    CanonicalTexts, EngineRecord, Fingerprint, MachineRecord, Outcome, PlanRecord, RECORD_VERSION, RunId, RunRecord,
-    SourceRecord, StepRecord,
+    CanonicalTexts, EngineRecord, Fingerprint, MachineRecord, Outcome, RECORD_VERSION, RunId, RunRecord, SourceRecord,
+    StepRecord,
 };
 
 use crate::measure::Cost;
@@ -22,7 +22,7 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// Adds a finished query and the canonical texts of its plan.
+    /// Adds a finished query: its name and text, what it took, its rows, its plan with the canonical texts of that.
     pub(crate) fn add(
         &mut self,
         query: &str,
@@ -30,8 +30,7 @@ impl Trace {
         cost: Cost,
         rows: u64,
         prepared: &PreparedQuery,
-        plan: PlanRecord,
-        texts: CanonicalTexts,
+        observed: Observed,
     ) {
         self.started_at.get_or_insert_with(Utc::now);
         self.steps.push(StepRecord {
@@ -48,12 +47,12 @@ impl Trace {
             peak_memory_bytes: cost.peak_memory_bytes,
             output: None,
             checks: Vec::new(),
-            plan: Some(plan),
+            plan: Some(observed.plan),
             decisions: prepared.decisions().to_vec(),
             error: None,
         });
         self.cost += cost;
-        self.texts.extend(texts);
+        self.texts.extend(observed.texts);
         self.sql.push_str(sql);
         self.sql.push('\n');
     }

@@ -316,7 +316,7 @@ impl Day {
             measured.q_errors.extend(complete.filter_map(NodeRecord::q_error));
         }
         let rows = answer.batches.iter().map(|b| b.num_rows() as u64).sum();
-        trace.add(&at.query.name(), sql, answer.cost, rows, &prepared, observed.plan, observed.texts);
+        trace.add(&at.query.name(), sql, answer.cost, rows, &prepared, observed);
         Ok((answer, after))
     }
 }
