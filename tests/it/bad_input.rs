@@ -54,9 +54,14 @@ fn source(text: &'static str, csv: &'static [u8]) -> impl Fn(&Place) {
 
 #[test]
 fn sources() {
-    check("missing", 3, &["source `orders`", "does not exist", "did you mean `orders.csv`?", "pipeline.toml:4"], |place| {
-        place.write("p/pipeline.toml", definition("path = \"order.csv\"", "SELECT sum(amount) AS s FROM orders"));
-    });
+    check(
+        "missing",
+        3,
+        &["source `orders`", "does not exist", "did you mean `orders.csv`?", "pipeline.toml:4"],
+        |place| {
+            place.write("p/pipeline.toml", definition("path = \"order.csv\"", "SELECT sum(amount) AS s FROM orders"));
+        },
+    );
     check("empty folder", 3, &["source `orders`", "holds no files", "pipeline.toml:4"], |place| {
         fs::create_dir(place.path("p/data")).unwrap();
         let source = "path = \"data/\"\nformat = \"parquet\"";
@@ -75,22 +80,41 @@ fn sources() {
 
 #[test]
 fn definitions() {
-    check("unknown key", 3, &["pipeline.toml:2", "`sourcs`", "did you mean", "sources"],
-        break_definition("name = \"p\"\n[sourcs.orders]\npath = \"orders.csv\"\n"));
-    check("mistyped key", 3, &["pipeline.toml:6", "pth"],
-        break_definition("name = \"p\"\n[sources.orders]\npath = \"orders.csv\"\n[[step]]\nname = \"totals\"\noutput = { pth = \"x.csv\" }\nquery = \"SELECT 1 AS a\"\n"));
+    check(
+        "unknown key",
+        3,
+        &["pipeline.toml:2", "`sourcs`", "did you mean", "sources"],
+        break_definition("name = \"p\"\n[sourcs.orders]\npath = \"orders.csv\"\n"),
+    );
+    check(
+        "mistyped key",
+        3,
+        &["pipeline.toml:6", "pth"],
+        break_definition(
+            "name = \"p\"\n[sources.orders]\npath = \"orders.csv\"\n[[step]]\nname = \"totals\"\noutput = { pth = \"x.csv\" }\nquery = \"SELECT 1 AS a\"\n",
+        ),
+    );
     check("wrong type", 3, &["pipeline.toml:1", "name"], break_definition("name = 3\n"));
     check("broken TOML", 3, &["pipeline.toml:2"], break_definition("name = \"p\"\n[sources\n"));
-    check("cycle", 3, &["a → b → a"],
-        break_definition("name = \"p\"\n[[step]]\nname = \"a\"\nquery = \"SELECT * FROM b\"\n[[step]]\nname = \"b\"\nquery = \"SELECT * FROM a\"\n"));
+    check(
+        "cycle",
+        3,
+        &["a → b → a"],
+        break_definition(
+            "name = \"p\"\n[[step]]\nname = \"a\"\nquery = \"SELECT * FROM b\"\n[[step]]\nname = \"b\"\nquery = \"SELECT * FROM a\"\n",
+        ),
+    );
 }
 
 #[test]
 fn queries() {
-    check("misspelt column", 3, &["no column `amuont`", "did you mean `amount`?", "pipeline.toml:8"],
-        query("SELECT sum(amuont) AS s FROM orders"));
-    check("misspelt table", 3, &["`order`", "did you mean `orders`?"], query("SELECT * FROM order_s"
-    ));
+    check(
+        "misspelt column",
+        3,
+        &["no column `amuont`", "did you mean `amount`?", "pipeline.toml:8"],
+        query("SELECT sum(amuont) AS s FROM orders"),
+    );
+    check("misspelt table", 3, &["`order_s`", "did you mean `orders`?"], query("SELECT * FROM order_s"));
     check("syntax in a file", 3, &["totals.sql:3"], |place| {
         place.write("p/totals.sql", "SELECT sum(amount) AS s\nFROM orders\nWHERE GROUP\n");
         let text = definition("path = \"orders.csv\"", "").replace("query = \"\"", "sql = \"totals.sql\"");
@@ -102,7 +126,10 @@ fn queries() {
 #[test]
 fn all_mistakes_come_at_once() {
     let place = Place::new();
-    place.write("p/pipeline.toml", "name = \"p\"\ncolour = 1\n[sources.a]\npaht = \"x\"\n[[step]]\nname = \"s\"\nquery = \"SELEC 1\"\n");
+    place.write(
+        "p/pipeline.toml",
+        "name = \"p\"\ncolour = 1\n[sources.a]\npaht = \"x\"\n[[step]]\nname = \"s\"\nquery = \"SELEC 1\"\n",
+    );
     let said = place.run(&["check", "p"]);
     assert_eq!(said.code, 3);
     for part in ["colour", "paht", "pipeline.toml:7"] {
@@ -113,7 +140,8 @@ fn all_mistakes_come_at_once() {
 #[test]
 fn outputs_that_cannot_be_written() {
     check("a file where a folder must be", 1, &["out", "hint"], |place| {
-        let text = definition("path = \"orders.csv\"", "SELECT 1 AS s").replace("out/totals.csv", "orders.csv/x/totals.csv");
+        place.write("p/blocked", "a file");
+        let text = definition("path = \"orders.csv\"", "SELECT 1 AS s").replace("out/totals.csv", "blocked/totals.csv");
         place.write("p/pipeline.toml", text);
     });
     check("foreign files in the folder", 1, &["mine.txt", "hint"], |place| {
@@ -140,7 +168,10 @@ fn a_full_disk() {
     let unmount = || std::process::Command::new("umount").arg("-l").arg(&disk).status();
     let result = std::panic::catch_unwind(|| {
         let text = |rows: u64| {
-            format!("name = \"p\"\n[[step]]\nname = \"big\"\nquery = \"SELECT value, value * 7919 % 1000003 AS h FROM range(0, {rows})\"\noutput = {{ path = \"{}/out/big.parquet\" }}\n", disk.display())
+            format!(
+                "name = \"p\"\n[[step]]\nname = \"big\"\nquery = \"SELECT value, value * 7919 % 1000003 AS h FROM range(0, {rows})\"\noutput = {{ path = \"{}/out/big.parquet\" }}\n",
+                disk.display()
+            )
         };
         place.write("p/pipeline.toml", text(1000));
         place.ok(&["run", "p"]);
@@ -156,7 +187,8 @@ fn a_full_disk() {
         let filler = disk.join("filler");
         let _ = fs::write(&filler, vec![1u8; 4 << 20]);
         let state = disk.join("state");
-        let said = place.run(&["sql", "--state", state.to_str().unwrap(), "--format", "csv", "-c", "SELECT 41 + 1 AS x"]);
+        let said =
+            place.run(&["sql", "--state", state.to_str().unwrap(), "--format", "csv", "-c", "SELECT 41 + 1 AS x"]);
         assert!(said.out.contains("42"), "{} {}", said.out, said.err);
     });
     let _ = unmount();

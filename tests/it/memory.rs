@@ -15,8 +15,9 @@ fn tpch_under_64_megabytes() {
     for number in [9, 18, 21] {
         let text = fs::read_to_string(texts.join(format!("q{number:02}.sql"))).unwrap();
         place.write(&format!("t/q{number}.sql"), text);
-        definition +=
-            &format!("[[step]]\nname = \"q{number}\"\nsql = \"q{number}.sql\"\noutput = {{ path = \"out/q{number}.csv\" }}\n");
+        definition += &format!(
+            "[[step]]\nname = \"q{number}\"\nsql = \"q{number}.sql\"\noutput = {{ path = \"out/q{number}.csv\" }}\n"
+        );
     }
     place.write("t/pipeline.toml", definition);
     place.ok(&["run", "t", "--slots", "2"]);

@@ -34,7 +34,11 @@ impl AsyncDB for Engine {
             let columns: Vec<_> =
                 batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options).unwrap()).collect();
             rows.extend((0..batch.num_rows()).map(|row| {
-                columns.iter().map(|c| c.value(row).to_string()).map(|v| if v.is_empty() { "(empty)".into() } else { v }).collect()
+                columns
+                    .iter()
+                    .map(|c| c.value(row).to_string())
+                    .map(|v| if v.is_empty() { "(empty)".into() } else { v })
+                    .collect()
             }));
         }
         Ok(DBOutput::Rows { types, rows })
