@@ -1,2 +1,19 @@
-//! The sparklet binary.
-fn main() {}
+//! The `sparklet` binary: the command line of [`sparklet_cli`].
+
+use std::process::ExitCode;
+
+use sparklet_cli::console::Console;
+use sparklet_cli::failure::Failure;
+use sparklet_cli::world::World;
+
+fn main() -> ExitCode {
+    let mut console = Console::of_process(&|name| std::env::var(name).ok());
+    ExitCode::from(match World::of_process() {
+        Ok(world) => sparklet_cli::run(std::env::args_os(), &world, &mut console),
+        Err(error) => {
+            let failure = Failure::io("cannot tell the working directory", error);
+            failure.report(&mut console);
+            failure.code()
+        }
+    })
+}

@@ -1,5 +1,6 @@
 //! Pipelines: definition, validation, steps, checks, publishing.
 
+pub mod alarm;
 mod audit;
 pub mod check;
 pub mod definition;

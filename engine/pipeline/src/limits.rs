@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use sparklet_core::{Error, ErrorKind, Result};
 use tokio_util::sync::CancellationToken;
 
+use crate::alarm::Alarm;
+
 /// A time limit from a start.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limit {
@@ -61,7 +63,7 @@ impl Limits {
 async fn over(limit: Option<Limit>) -> Limit {
     match limit {
         Some(limit) => {
-            tokio::time::sleep_until(limit.until.into()).await;
+            Alarm::at(limit.until).rung().await;
             limit
         }
         None => std::future::pending().await,

@@ -1,0 +1,296 @@
+//! `sparklet explain`: the plan of a step or a query, what is known of it, and what was decided, without running it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use datafusion::common::TableReference;
+use serde_json::{Value, json};
+use sparklet_core::{PreparedQuery, Session};
+use sparklet_history::{Completeness, Decision, DecisionKind, Evidence, NodeRecord, Observation, PlanRecord, Reason};
+use sparklet_pipeline::check::planned::PlannedTable;
+use sparklet_pipeline::check::{Depth, bind};
+use sparklet_pipeline::params::plan_params;
+use sparklet_pipeline::{Diagnostic, Pipeline, suggest};
+use sparklet_report::human;
+
+use super::{shared, sql};
+use crate::console::{Console, Look};
+use crate::failure::{Failure, Result};
+use crate::output::Format;
+use crate::output::grid::{Cell, Grid};
+use crate::settings::{EngineFlags, LookFlags, Settings};
+use crate::world::{World, apply_look};
+use crate::{past, runtime};
+
+/// Observations asked for: enough to say how often a subplan was seen.
+const SEEN: usize = 100;
+/// Characters of a fingerprint that are shown.
+const SHORT: usize = 8;
+
+/// Show the plan of a step or a query with what history knows of it, and what was decided; nothing runs
+#[derive(Debug, Args)]
+#[command(override_usage = "sparklet explain [OPTIONS] <PIPELINE> <STEP>\n       sparklet explain [OPTIONS] -c <SQL>")]
+pub struct Arguments {
+    /// Folder of the pipeline, or its definition file
+    #[arg(value_name = "PIPELINE", required_unless_present = "command", requires = "step")]
+    pipeline: Option<PathBuf>,
+    /// Step to explain
+    #[arg(value_name = "STEP")]
+    step: Option<String>,
+    /// Explain this query over files
+    #[arg(short = 'c', long = "command", value_name = "SQL", conflicts_with_all = ["pipeline", "step"])]
+    command: Option<String>,
+    /// Value of a parameter
+    #[arg(long = "param", value_name = "NAME=VALUE")]
+    params: Vec<String>,
+    /// Format of the output
+    #[arg(long, value_enum, default_value_t)]
+    format: Form,
+    #[command(flatten)]
+    settings: EngineFlags,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Form {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: whole fingerprints and canonical texts.
+    Json,
+}
+
+/// Explains.
+pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut Console) -> Result {
+    let flags = arguments.settings.given(&world.cwd).map_err(Failure::usage)?;
+    let pipeline = arguments.pipeline.as_ref().map(|path| shared::load(path, world, console)).transpose()?;
+    let settings = world.settings(look, flags, pipeline.as_ref())?;
+    apply_look(&settings, console);
+    let params = shared::params(&arguments.params)?;
+    let query = runtime::block_on(&settings, async {
+        match (&pipeline, &arguments.step, &arguments.command) {
+            (Some(pipeline), Some(step), _) => {
+                let session = Session::new(shared::session_config(&settings, pipeline))?;
+                of_step(&session, pipeline, step, &params).await
+            }
+            (_, _, Some(text)) => {
+                let session = Session::new(sql::with_places(settings.session()))?;
+                sql::plan(&session, text, &params, world).await
+            }
+            _ => {
+                Err(Failure::usage("nothing to explain").with_hint("give a pipeline and a step, or a query with `-c`"))
+            }
+        }
+    })??;
+    let observed = query.observe_with_texts();
+    let seen = evidence(&observed.plan, &settings, console);
+    let look = console.out_look();
+    match arguments.format {
+        Form::Json => {
+            let nodes = observed.plan.nodes.iter().zip(&seen).map(|(node, seen)| {
+                json!({
+                    "parent": node.parent,
+                    "operator": node.operator,
+                    "detail": node.detail,
+                    "estimated_rows": node.estimated_rows,
+                    "fingerprint": node.fingerprint,
+                    "template": node.template,
+                    "canonical": node.fingerprint.and_then(|f| observed.texts.get(&f)),
+                    "seen": seen,
+                })
+            });
+            let value = json!({
+                "decisions": query.decisions(),
+                "planning_us": query.planning_time().as_micros() as u64,
+                "nodes": nodes.collect::<Vec<Value>>(),
+            });
+            serde_json::to_writer_pretty(console.out(), &value)?;
+            writeln!(console.out())?;
+        }
+        Form::Text => {
+            for decision in query.decisions() {
+                writeln!(console.out(), "{}", decided(decision))?;
+            }
+            let took = human::duration(query.planning_time().as_micros() as u64, look.unicode);
+            writeln!(console.out(), "planned in {took}\n")?;
+            grid(&observed.plan, &seen, look).write(console.out(), Format::Table, look)?;
+        }
+    }
+    Ok(())
+}
+
+/// Plans a step over its sources and the columns of the steps before it.
+async fn of_step(
+    session: &Session,
+    pipeline: &Pipeline,
+    name: &str,
+    params: &std::collections::BTreeMap<String, String>,
+) -> Result<PreparedQuery> {
+    let Some(step) = pipeline.steps.iter().find(|s| s.name == name) else {
+        let names = pipeline.steps.iter().map(|s| s.name.as_str());
+        let hint = suggest::hint(name, "steps", names);
+        let unknown = Diagnostic::error("unknown-step", format!("there is no step `{name}` in `{}`", pipeline.name));
+        return Err(shared::rejected(vec![unknown.maybe_hint(hint)]));
+    };
+    let values = plan_params(pipeline, params).map_err(shared::rejected)?;
+    let bound =
+        bind(pipeline, session, &values, Some(&[name.to_owned()]), Depth::Physical).await.map_err(shared::rejected)?;
+    for before in bound.steps.iter().filter(|s| step.reads.contains(&s.name)) {
+        let table = Arc::new(PlannedTable::new(Arc::clone(&before.schema), before.estimated_rows));
+        let reference = TableReference::bare(before.name.as_str());
+        session.context().register_table(reference, table).map_err(|error| session.explain(error))?;
+    }
+    Ok(session.sql(&step.sql.sql, &values).await?.prepare().await?)
+}
+
+/// What history knows of one operator.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+struct Seen {
+    /// Times seen, at most [`SEEN`].
+    times: usize,
+    /// Rows of the last complete observation.
+    rows: Option<u64>,
+    /// Micro-seconds in the operator then.
+    elapsed_us: Option<u64>,
+    /// The run.
+    run: Option<String>,
+}
+
+impl Seen {
+    fn of(observations: &[Observation]) -> Option<Self> {
+        let last = observations.iter().find(|o| o.completeness == Completeness::Complete);
+        (!observations.is_empty()).then(|| Self {
+            times: observations.len(),
+            rows: last.map(|o| o.rows),
+            elapsed_us: last.map(|o| o.elapsed_us),
+            run: last.map(|o| o.run.to_string()),
+        })
+    }
+}
+
+/// Evidence for each node; where the history cannot be read it is said and there is none.
+fn evidence(plan: &PlanRecord, settings: &Settings, console: &mut Console) -> Vec<Option<Seen>> {
+    let nothing = vec![None; plan.nodes.len()];
+    if !past::exists(settings) {
+        return nothing;
+    }
+    match past::history(settings).open() {
+        Ok(store) => {
+            let look_up = |node: &NodeRecord| {
+                let fingerprint = node.fingerprint?;
+                Seen::of(&store.by_fingerprint(&fingerprint, &settings.environment, SEEN))
+            };
+            plan.nodes.iter().map(look_up).collect()
+        }
+        Err(error) => {
+            console.note(&format!("history is left out: {error}"));
+            nothing
+        }
+    }
+}
+
+/// A decision in one line.
+fn decided(decision: &Decision) -> String {
+    let what = match decision.kind {
+        DecisionKind::DefaultPlan => "default plan",
+    };
+    let why = match decision.because {
+        Reason::OnlyCandidate => "it is the only candidate: this build enumerates no others",
+        Reason::LearningOff => "`learning` is off: history was not read",
+    };
+    let switch = decision.switch.as_ref().map(|s| format!(" (to change it: `{s}`)")).unwrap_or_default();
+    format!("{what}: {why}{switch}")
+}
+
+fn grid(plan: &PlanRecord, seen: &[Option<Seen>], look: Look) -> Grid {
+    let mut grid = Grid::new(&[
+        ("estimated", true),
+        ("last seen", true),
+        ("times", true),
+        ("fingerprint", false),
+        ("plan", false),
+    ]);
+    for (at, (node, seen)) in plan.nodes.iter().zip(seen).enumerate() {
+        let number = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), human::count);
+        let fingerprint = node.fingerprint.map(|f| f.to_string().chars().take(SHORT).collect::<String>());
+        grid.push(vec![
+            Cell::text(number(node.estimated_rows)),
+            Cell::text(number(seen.as_ref().and_then(|s| s.rows))),
+            Cell::text(seen.as_ref().map_or_else(|| "-".to_owned(), |s| s.times.to_string())),
+            Cell::text(fingerprint.unwrap_or_else(|| "-".to_owned())),
+            Cell::text(format!("{}{} {}", branches(plan, at, look.unicode), node.operator, node.detail).trim_end()),
+        ]);
+    }
+    grid
+}
+
+/// Lines of the tree in front of node `at`.
+fn branches(plan: &PlanRecord, at: usize, unicode: bool) -> String {
+    let (tee, corner, bar, blank) =
+        if unicode { ("├─ ", "└─ ", "│  ", "   ") } else { ("|- ", "`- ", "|  ", "   ") };
+    let parent = |node: usize| plan.nodes.get(node).and_then(|n| n.parent).map(|p| p as usize).filter(|p| *p < node);
+    // The last child of a parent is the last node that names it.
+    let is_last = |node: usize| {
+        let own = parent(node);
+        !(node + 1..plan.nodes.len()).any(|later| parent(later) == own)
+    };
+    let mut parts = Vec::new();
+    let mut node = at;
+    while let Some(above) = parent(node) {
+        parts.push(match (node == at, is_last(node)) {
+            (true, true) => corner,
+            (true, false) => tee,
+            (false, true) => blank,
+            (false, false) => bar,
+        });
+        node = above;
+    }
+    parts.into_iter().rev().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(parents: &[Option<u32>]) -> PlanRecord {
+        let node = |(i, parent): (usize, &Option<u32>)| NodeRecord {
+            parent: *parent,
+            operator: format!("Op{i}"),
+            detail: String::new(),
+            fingerprint: None,
+            template: None,
+            completeness: Completeness::Truncated,
+            estimated_rows: Some(1000 * i as u64),
+            rows: None,
+            bytes: None,
+            elapsed_us: 0,
+            spill_count: 0,
+            spilled_bytes: 0,
+            peak_memory_bytes: None,
+            partitions: Vec::new(),
+            metrics: Default::default(),
+        };
+        PlanRecord { nodes: parents.iter().enumerate().map(node).collect() }
+    }
+
+    #[test]
+    fn trees() {
+        let plan = plan(&[None, Some(0), Some(1), Some(0), Some(3)]);
+        let lines: Vec<String> = (0..5).map(|at| format!("{}{at}", branches(&plan, at, true))).collect();
+        assert_eq!(lines, ["0", "├─ 1", "│  └─ 2", "└─ 3", "   └─ 4"]);
+        assert!((0..5).all(|at| branches(&plan, at, false).is_ascii()));
+        let mut out = Vec::new();
+        let seen =
+            vec![None, None, Some(Seen { times: 3, rows: Some(1234), elapsed_us: Some(5), run: None }), None, None];
+        grid(&plan, &seen, Look::plain(80)).write(&mut out, Format::Table, Look::plain(80)).unwrap();
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r#"
+            estimated │ last seen │ times │ fingerprint │ plan
+            ──────────┼───────────┼───────┼─────────────┼──────────
+                    0 │         - │     - │ -           │ Op0
+                1,000 │         - │     - │ -           │ ├─ Op1
+                2,000 │     1,234 │     3 │ -           │ │  └─ Op2
+                3,000 │         - │     - │ -           │ └─ Op3
+                4,000 │         - │     - │ -           │    └─ Op4
+        "#);
+    }
+}

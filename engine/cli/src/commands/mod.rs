@@ -1,0 +1,14 @@
+//! The commands, one file each.
+
+pub mod check;
+pub mod completions;
+pub mod config;
+pub mod explain;
+pub mod history;
+pub mod init;
+pub mod plan;
+pub mod report;
+pub mod run;
+pub mod runs;
+mod shared;
+pub mod sql;

@@ -1,0 +1,131 @@
+//! What several commands do.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sparklet_core::sink::SinkFormat;
+use sparklet_core::source::{Format, SourceOptions, SourceSpec};
+use sparklet_core::{Session, SessionConfig};
+use sparklet_pipeline::check::resolve_source;
+use sparklet_pipeline::definition::{Output, Target};
+use sparklet_pipeline::params::plan_params;
+use sparklet_pipeline::{Diagnostic, Pipeline};
+
+use crate::console::Console;
+use crate::failure::{Failure, Result};
+use crate::settings::Settings;
+use crate::world::World;
+use crate::{diagnostics, exit};
+
+/// Loads a pipeline and shows warnings.
+pub(super) fn load(path: &Path, world: &World, console: &mut Console) -> Result<Pipeline> {
+    let loaded = sparklet_pipeline::load(path, &*world.env)?;
+    if !loaded.warnings.is_empty() {
+        let text = diagnostics::render(&loaded.warnings, console.err_look());
+        console.say(&text);
+    }
+    Ok(loaded.pipeline)
+}
+
+/// Configuration of a session that works for `pipeline`.
+pub(super) fn session_config(settings: &Settings, pipeline: &Pipeline) -> SessionConfig {
+    SessionConfig { pipeline: pipeline.name.clone(), ..settings.session() }
+}
+
+/// Registers the sources of `pipeline`, and what it has published, as tables of `session`. What cannot be read is warned of and
+/// left out: a query over the rest still works.
+pub(super) async fn register_tables(
+    session: &Session,
+    pipeline: &Pipeline,
+    params: &BTreeMap<String, String>,
+    console: &mut Console,
+) -> Result {
+    // Parameters of the SQL stand beside those of the pipeline.
+    let declared = params.iter().filter(|(name, _)| pipeline.params.contains_key(*name));
+    let values = plan_params(pipeline, &declared.map(|(n, v)| (n.clone(), v.clone())).collect())?;
+    let sources = pipeline.sources.iter().map(|source| (&source.name, resolve_source(pipeline, source, &values)));
+    let outputs = pipeline.steps.iter().filter_map(|step| Some((&step.name, Ok(published(step.output.as_ref()?)?))));
+    for (name, spec) in sources.chain(outputs) {
+        if let Err(error) = session.register_source(name, &spec.map_err(|d| vec![d])?).await {
+            console.warn(&format!("no table `{name}`: {}", error.message));
+        }
+    }
+    Ok(())
+}
+
+/// How to read what a step published; nothing where nothing is there yet.
+fn published(output: &Output) -> Option<SourceSpec> {
+    let location = match &output.target {
+        Target::Local(path) if path.exists() => path.display().to_string(),
+        Target::Local(_) => return None,
+        Target::Remote(url) => url.clone(),
+    };
+    let format = match output.sink.format {
+        SinkFormat::Parquet => Format::Parquet,
+        SinkFormat::Csv => Format::Csv,
+        SinkFormat::Json => Format::Json,
+        SinkFormat::Arrow => Format::Arrow,
+    };
+    Some(SourceSpec {
+        location,
+        written: output.location.clone(),
+        format,
+        options: SourceOptions::default(),
+        columns: Vec::new(),
+        partition_columns: Vec::new(),
+        storage: BTreeMap::new(),
+    })
+}
+
+/// A run that did not begin: whether the definition, the caller or the moment is to blame decides the exit code.
+pub(super) fn rejected(diagnostics: Vec<Diagnostic>) -> Failure {
+    let all = |codes: &[&str]| diagnostics.iter().filter(|d| d.is_error()).all(|d| codes.contains(&d.code));
+    let code = if all(&[
+        "unknown-param",
+        "bad-param",
+        "missing-param",
+        "setting",
+        "unknown-step",
+        "bad-select",
+        "not-published",
+    ]) {
+        exit::USAGE
+    } else if all(&["busy", "state", "unreachable-source"]) {
+        exit::FAILED
+    } else {
+        exit::DEFINITION
+    };
+    Failure::Definition { diagnostics, code }
+}
+
+/// `NAME=VALUE` of `--param`.
+pub(super) fn params(given: &[String]) -> Result<BTreeMap<String, String>> {
+    let mut params = BTreeMap::new();
+    for text in given {
+        let Some((name, value)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+            return Err(Failure::usage(format!("`--param {text}` is not `NAME=VALUE`"))
+                .with_hint("write e.g. `--param day=2013-02-01`"));
+        };
+        if params.insert(name.to_owned(), value.to_owned()).is_some() {
+            return Err(Failure::usage(format!("parameter `{name}` is given twice")));
+        }
+    }
+    Ok(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn params_are_split_at_the_first_equals_sign() {
+        let given = ["day=2013-02-01", "where=a=b", "empty="].map(str::to_owned);
+        let params = params(&given).unwrap();
+        assert_eq!(params["where"], "a=b");
+        assert_eq!(params["empty"], "");
+        for bad in [vec!["day"], vec!["=x"], vec!["a=1", "a=2"]] {
+            let bad: Vec<String> = bad.into_iter().map(str::to_owned).collect();
+            assert_eq!(super::params(&bad).unwrap_err().code(), 2);
+        }
+    }
+}

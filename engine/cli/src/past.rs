@@ -1,0 +1,124 @@
+//! The history as commands use it.
+
+use std::path::Path;
+
+use sparklet_history::{
+    CanonicalTexts, History, HistoryError, HistoryOptions, Remembered, RunFilter, RunId, RunRecord, RunSummary, Store,
+};
+
+use crate::console::Console;
+use crate::failure::{Failure, Result};
+use crate::settings::Settings;
+use crate::world::World;
+
+/// Characters of a run id that are shown: unique among a million runs nearly always.
+const SHORT: usize = 4;
+
+/// Runs looked at for a comparison: some of them may not compare.
+const LOOK_BACK: usize = 200;
+
+/// The history of a state folder.
+pub fn history(settings: &Settings) -> History {
+    History::new(&settings.state, HistoryOptions::default())
+}
+
+/// True if the state folder holds a history, or records that wait for one.
+pub fn exists(settings: &Settings) -> bool {
+    settings.state.is_dir()
+}
+
+/// Opens the store to read it, and says what there is to say about it.
+pub fn open(settings: &Settings, console: &mut Console) -> Result<Store> {
+    let store = history(settings).open()?;
+    for note in store.notes() {
+        console.note(note);
+    }
+    Ok(store)
+}
+
+/// Full records of up to `limit` runs of the same pipeline and environment before `record`, newest first.
+pub fn earlier(store: &Store, record: &RunRecord, limit: usize) -> Result<Vec<RunRecord>> {
+    let mut records = Vec::new();
+    for summary in before(store, record)? {
+        if records.len() >= limit {
+            break;
+        }
+        // One that cannot be read is `history verify`'s to tell.
+        records.extend(store.run(summary.id.as_str()).ok());
+    }
+    Ok(records)
+}
+
+fn before(store: &Store, record: &RunRecord) -> Result<Vec<RunSummary>> {
+    let filter = RunFilter {
+        pipeline: Some(record.pipeline.clone()),
+        environment: Some(record.environment.clone()),
+        ..RunFilter::default()
+    };
+    let mut runs = store.runs(&filter, LOOK_BACK)?;
+    runs.retain(|run| run.id != record.id && run.started_at <= record.started_at);
+    Ok(runs)
+}
+
+/// One sentence on a run that is over, beside earlier ones. A history that cannot be read costs the comparison, no more.
+pub fn verdict(record: &RunRecord, settings: &Settings) -> String {
+    let runs = history(settings).open().map_err(Failure::from).and_then(|store| before(&store, record));
+    match runs {
+        Ok(runs) => sparklet_report::verdict(record, runs),
+        Err(_) => {
+            let alone = sparklet_report::verdict(record, Vec::<RunSummary>::new());
+            // Nobody can say that it is the first.
+            alone.replace(&format!("; first run of `{}` that is remembered", record.pipeline), "")
+        }
+    }
+}
+
+/// Remembers a run and says what became of the record. `always` says it also where nobody watches.
+pub fn remember(
+    record: &RunRecord,
+    texts: &CanonicalTexts,
+    settings: &Settings,
+    world: &World,
+    always: bool,
+    console: &mut Console,
+) {
+    let remembered = history(settings).remember(record, texts);
+    let watched = always || console.err_look().terminal;
+    let report = format!("sparklet report {}{}", short(&record.id), world.state_argument(settings));
+    match remembered {
+        Remembered::Stored { notes } => {
+            notes.iter().for_each(|note| console.note(note));
+            if watched {
+                console.hint(&report);
+            }
+        }
+        Remembered::Spooled { reason } => {
+            console.warn(&format!("run `{}` waits in the spool: {reason}", record.id));
+            console.hint("the next run that can open the history takes it in; nothing is lost");
+        }
+        Remembered::Lost { reason } => {
+            console.warn(&format!("run `{}` is not remembered: {reason}", record.id));
+            console
+                .hint(&format!("make `{}` writable, or choose another folder with `--state`", shown(&settings.state)));
+        }
+    }
+}
+
+/// The first characters of a run's id.
+pub fn short(id: &RunId) -> &str {
+    id.as_str().get(..SHORT).unwrap_or(id.as_str())
+}
+
+fn shown(path: &Path) -> String {
+    crate::settings::relative(path).display().to_string()
+}
+
+impl From<HistoryError> for Failure {
+    fn from(error: HistoryError) -> Self {
+        let (message, hint) = (error.to_string(), Some(error.hint()));
+        match error {
+            HistoryError::NotFound { .. } | HistoryError::Ambiguous { .. } => Self::Usage { message, hint },
+            _ => Self::History { message, hint },
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Settings as values that the engine takes.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sparklet_core::SessionConfig;
+use sparklet_core::memory::usable_memory;
+
+use super::resolve::InForce;
+use super::value::{self, Memory};
+
+/// The default of the setting `memory`, which is the session's own.
+const DEFAULT_SHARE: f64 = sparklet_core::memory::DEFAULT_MEMORY_PERCENT as f64 / 100.0;
+
+/// Name of the state folder.
+const STATE_FOLDER: &str = ".sparklet";
+
+/// What history is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Learning {
+    /// Collected and, once there is something that learns, used.
+    On,
+    /// Collected.
+    Observe,
+    /// Neither.
+    Off,
+}
+
+/// Where the state folder is unless a setting says so.
+#[derive(Debug, Clone)]
+pub struct StateDefault {
+    /// Folder of the project file, if there is one.
+    pub project: Option<PathBuf>,
+    /// Folder of the pipeline, if the command has one.
+    pub pipeline: Option<PathBuf>,
+    /// Working directory.
+    pub cwd: PathBuf,
+}
+
+impl StateDefault {
+    /// The state folder: in the project, else beside the pipeline, else the nearest that exists, else here.
+    pub fn folder(&self) -> PathBuf {
+        let fixed = self.project.as_ref().or(self.pipeline.as_ref()).map(|folder| folder.join(STATE_FOLDER));
+        let nearest = || self.cwd.ancestors().map(|f| f.join(STATE_FOLDER)).find(|f| f.is_dir());
+        fixed.or_else(nearest).unwrap_or_else(|| self.cwd.join(STATE_FOLDER))
+    }
+}
+
+/// Settings in force, as values.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The same as text, with origins.
+    pub in_force: InForce,
+    /// Bound of memory.
+    pub memory: Memory,
+    /// Slots; none: as many as cores.
+    pub slots: Option<usize>,
+    /// Rows in a batch.
+    pub batch_size: usize,
+    /// Folder for spill files.
+    pub spill_dir: PathBuf,
+    /// Time limit of a run.
+    pub timeout: Option<Duration>,
+    /// What history is used for.
+    pub learning: Learning,
+    /// Environment of runs.
+    pub environment: String,
+    /// State folder, absolute.
+    pub state: PathBuf,
+    /// Retention: age.
+    pub max_age: Option<Duration>,
+    /// Retention: runs of each pipeline.
+    pub max_runs: Option<u64>,
+    /// Retention: bytes.
+    pub max_size: Option<u64>,
+    /// Progress may be shown.
+    pub progress: bool,
+}
+
+impl Settings {
+    /// Typed values of `in_force`. An error is a bug: values were checked when they were resolved.
+    pub fn new(in_force: InForce, state: &StateDefault) -> Result<Self, String> {
+        let absolute = |path: PathBuf| if path.is_absolute() { path } else { state.cwd.join(path) };
+        let folder = absolute(in_force.path("state").unwrap_or_else(|| state.folder()));
+        let text = |name: &str| in_force.text(name).to_owned();
+        Ok(Self {
+            memory: value::memory(&text("memory"))?,
+            slots: value::slots(&text("slots"))?,
+            batch_size: usize::try_from(value::count(&text("batch_size"))?).map_err(|e| e.to_string())?,
+            spill_dir: absolute(in_force.path("spill_dir").unwrap_or_else(|| folder.join("spill"))),
+            timeout: value::optional(&text("timeout"), value::duration)?,
+            learning: match text("learning").as_str() {
+                "off" => Learning::Off,
+                "observe" => Learning::Observe,
+                _ => Learning::On,
+            },
+            environment: text("environment"),
+            max_age: value::optional(&text("history.max_age"), value::duration)?,
+            max_runs: value::optional(&text("history.max_runs"), value::count)?,
+            max_size: value::optional(&text("history.max_size"), value::size)?,
+            progress: text("progress") != "never",
+            state: folder,
+            in_force,
+        })
+    }
+
+    /// Cores that work at the same time.
+    pub fn workers(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.slots.unwrap_or_else(cores)
+    }
+
+    /// The folder for spill files; a state folder that cannot be written fails no query, so the system's folder for temporary
+    /// files takes the place of the default.
+    fn spill_folder(&self) -> PathBuf {
+        let probe = self.spill_dir.join(format!(".probe-{}", std::process::id()));
+        let works = || fs::create_dir_all(&probe).and_then(|()| fs::remove_dir(&probe)).is_ok();
+        let chosen = matches!(self.in_force.get("spill_dir"), Some((_, origin)) if origin != super::Origin::Default);
+        if chosen || works() { self.spill_dir.clone() } else { std::env::temp_dir() }
+    }
+
+    /// Configuration of a session.
+    pub fn session(&self) -> SessionConfig {
+        SessionConfig {
+            memory_limit: match self.memory {
+                Memory::Bytes(bytes) => Some(bytes),
+                Memory::Share(share) if share == DEFAULT_SHARE => None,
+                Memory::Share(share) => Some((usable_memory() as f64 * share) as u64),
+            },
+            slots: self.slots,
+            spill_dir: self.spill_folder(),
+            batch_size: Some(self.batch_size),
+            options: self.in_force.datafusion(),
+            observe: self.learning != Learning::Off,
+            ..SessionConfig::default()
+        }
+    }
+}
