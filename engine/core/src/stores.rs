@@ -53,7 +53,9 @@ pub(crate) fn build(url: &Url, options: &BTreeMap<String, String>) -> Result<Arc
         ["aws_", "google_", "azure_"].iter().any(|p| key.starts_with(p)).then_some((key, value))
     });
     let given = options.iter().map(|(k, v)| (k.to_ascii_lowercase(), v.clone()));
-    let (store, _) = parse_url_opts(url, from_environment.chain(given)).map_err(|e| {
+    // Who writes `http:` means it; the clients of the vendors' stores ask for it by name.
+    let plain = (url.scheme() == "http").then(|| ("allow_http".to_owned(), "true".to_owned()));
+    let (store, _) = parse_url_opts(url, from_environment.chain(plain).chain(given)).map_err(|e| {
         Error::new(ErrorKind::Source, format!("no object store for `{url}`: {e}"))
             .with_hint("set the store's options in `storage = { … }` or in the environment (e.g. `AWS_REGION`)")
     })?;
