@@ -226,7 +226,7 @@ fn blocks(plan: &dyn ExecutionPlan, side: usize) -> bool {
         return *aggregate.input_order_mode() == InputOrderMode::Linear && aggregate.limit_options().is_none();
     }
     match plan.name() {
-        "SortExec" | "WindowAggExec" => true,
+        "SortExec" | "SortExec(TopK)" | "WindowAggExec" => true,
         // Scalar subqueries run to their end before the first row.
         "ScalarSubqueryExec" => side > 0,
         _ => false,
@@ -244,3 +244,6 @@ fn skips_probe_side(plan: &dyn ExecutionPlan) -> bool {
         None => plan.downcast_ref::<CrossJoinExec>().is_some(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -200,3 +200,6 @@ fn store_key(url: &str) -> String {
 fn path_key(path: &str) -> String {
     path.trim_start_matches('/').to_owned()
 }
+
+#[cfg(test)]
+mod tests;

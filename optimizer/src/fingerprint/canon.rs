@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use datafusion::common::HashMap;
+use datafusion::common::{HashMap, ScalarValue};
 use sparklet_history::Fingerprint;
 
 use super::block::{Atom, AtomId, Block, Limit, Member, Role};
 use super::intern::{Sym, Symbols, mix, quoted};
 use super::label::{Edge, Graph};
 use super::render::Renderer;
-use super::term::{Key, Mode, OccId, TermId, Terms};
+use super::term::{Key, Mode, OccId, Style, TermId, Terms};
 use super::{Identity, SourceId};
 
 /// Column names above this many bytes are cut and completed by a digest: they are nested into the names of what stands above.
@@ -21,6 +21,8 @@ const MODES: [Mode; 2] = [Mode::Exact, Mode::Blind];
 pub(crate) struct Canon {
     pub(crate) symbols: Symbols,
     pub(crate) terms: Terms,
+    /// Values of literal terms, to fold casts of them.
+    pub(crate) literals: HashMap<TermId, ScalarValue>,
     atoms: Vec<Atom>,
     sources: HashMap<SourceId, AtomId>,
     /// Atom of an occurrence.
@@ -85,6 +87,7 @@ impl Canon {
         Self {
             symbols,
             terms,
+            literals: HashMap::default(),
             atoms: Vec::new(),
             sources: HashMap::default(),
             occurrences: Vec::new(),
@@ -274,9 +277,10 @@ impl Canon {
         Named { ids, labels: [exact_labels, blind_labels], discrete: exact_discrete && blind_discrete, literal }
     }
 
-    /// Conditions of a block with equalities closed into classes.
+    /// Conditions of a block. Equalities are closed into classes, and other conditions speak of classes, not of their members: planners
+    /// copy `a = 5` to `b = 5` where `a = b`, but not always.
     fn edges(&mut self, block: &Block) -> Vec<Edge> {
-        let mut edges = Vec::with_capacity(block.conjuncts.len());
+        let mut others = Vec::with_capacity(block.conjuncts.len());
         let mut classes: Vec<(Option<OccId>, Vec<TermId>)> = Vec::new();
         for conjunct in &block.conjuncts {
             let equality = self
@@ -284,7 +288,7 @@ impl Canon {
                 .sides_of_equality(conjunct.term)
                 .filter(|(a, b)| a != b && !self.terms.occs(*a).is_empty() && !self.terms.occs(*b).is_empty());
             let Some((a, b)) = equality else {
-                edges.push(Edge { term: conjunct.term, tag: 1, scope: conjunct.scope });
+                others.push(*conjunct);
                 continue;
             };
             let mut merged = vec![a, b];
@@ -299,9 +303,23 @@ impl Canon {
             merged.dedup();
             classes.push((conjunct.scope, merged));
         }
+        let key = self.symbols.intern("key");
+        let mut keys: HashMap<TermId, TermId> = HashMap::default();
+        for (_, class) in classes.iter().filter(|(scope, _)| scope.is_none()) {
+            let term = self.terms.apply(key, Style::CallAny, class);
+            keys.extend(class.iter().map(|&member| (member, term)));
+        }
+        let mut edges: Vec<Edge> = Vec::with_capacity(others.len() + classes.len());
         for (scope, class) in classes {
-            let term = self.terms.equal(&class);
-            edges.push(Edge { term, tag: 1, scope });
+            // Members of the class itself stay; what is nested in them, and all of a scoped class, is replaced.
+            let members: Vec<TermId> = class.iter().map(|&m| self.terms.replace(m, &keys, scope.is_none())).collect();
+            edges.push(Edge { term: self.terms.equal(&members), tag: 1, scope });
+        }
+        for conjunct in others {
+            let term = self.terms.replace(conjunct.term, &keys, false);
+            if !edges.iter().any(|edge| edge.term == term && edge.scope == conjunct.scope) {
+                edges.push(Edge { term, tag: 1, scope: conjunct.scope });
+            }
         }
         edges
     }
@@ -354,7 +372,10 @@ impl Canon {
             })
             .collect();
         lines.sort_unstable();
-        lines.dedup();
+        // Without its literals a condition may look like another one that it is not.
+        if mode == Mode::Exact {
+            lines.dedup();
+        }
         text.extend(lines);
         (text, labels, coloured.discrete)
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{
-    DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DecimalType,
+    DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DecimalType, Schema,
 };
 use datafusion::common::{HashMap, ScalarValue};
 use datafusion::logical_expr::Operator;
@@ -25,7 +25,7 @@ pub(crate) type Subqueries = HashMap<ScalarSubqueryExpr, Option<Key>>;
 pub(crate) enum Columns<'a> {
     /// By position in the input.
     ByIndex(&'a [Option<TermId>]),
-    /// By position, and whether the whole comes from the left (false) or right (true) side of a join.
+    /// By the caller.
     Mapped(&'a dyn Fn(&Column) -> Option<TermId>),
 }
 
@@ -33,6 +33,8 @@ pub(crate) enum Columns<'a> {
 pub(crate) struct Expressions<'a> {
     pub(crate) canon: &'a mut Canon,
     pub(crate) columns: Columns<'a>,
+    /// Schema that the expressions are written against.
+    pub(crate) schema: &'a Schema,
     pub(crate) subqueries: &'a Subqueries,
 }
 
@@ -154,12 +156,15 @@ impl Expressions<'_> {
     }
 
     fn cast(&mut self, arg: &Arc<dyn PhysicalExpr>, to: &DataType, lenient: bool) -> Result<TermId, Opaque> {
-        if let Some(literal) = arg.downcast_ref::<Literal>()
-            && let Ok(value) = literal.value().cast_to(to)
-        {
-            return Ok(self.canon.scalar(&value));
+        // Planners cast to the same type to change no more than nullability.
+        if arg.data_type(self.schema).is_ok_and(|from| from == *to) {
+            return self.lower(arg);
         }
         let arg = self.lower(arg)?;
+        // Also where a projection below made it a literal.
+        if let Some(Ok(value)) = self.canon.literals.get(&arg).map(|value| value.cast_to(to)) {
+            return Ok(self.canon.scalar(&value));
+        }
         let name = self.canon.symbols.intern(&if lenient { format!("{to} or null") } else { to.to_string() });
         Ok(self.canon.terms.apply(name, Style::Cast, &[arg]))
     }
@@ -222,7 +227,9 @@ impl Canon {
     pub(crate) fn scalar(&mut self, value: &ScalarValue) -> TermId {
         let ty = self.symbols.intern(&value.data_type().to_string());
         let text = self.symbols.intern(&scalar_text(value));
-        self.terms.literal(text, ty)
+        let term = self.terms.literal(text, ty);
+        self.literals.entry(term).or_insert_with(|| value.clone());
+        term
     }
 
     /// A term with its direction.

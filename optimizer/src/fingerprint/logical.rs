@@ -267,8 +267,13 @@ impl Logical<'_> {
 
     fn term(&mut self, columns: &[Option<TermId>], expr: &Expr, schema: &DFSchema) -> Result<TermId, Opaque> {
         let physical = self.physical(expr, schema).ok_or(Opaque::Unknown)?;
-        Expressions { canon: &mut self.canon, columns: Columns::ByIndex(columns), subqueries: &self.level.values }
-            .lower(&physical)
+        Expressions {
+            canon: &mut self.canon,
+            columns: Columns::ByIndex(columns),
+            schema: schema.as_arrow(),
+            subqueries: &self.level.values,
+        }
+        .lower(&physical)
     }
 
     fn order(&mut self, columns: &[Option<TermId>], keys: &[SortExpr], schema: &DFSchema) -> Vec<TermId> {
@@ -291,8 +296,13 @@ impl Logical<'_> {
 
     fn conjuncts(&mut self, columns: &[Option<TermId>], predicate: &Expr, schema: &DFSchema) -> Vec<Option<TermId>> {
         let Some(physical) = self.physical(predicate, schema) else { return vec![None] };
-        Expressions { canon: &mut self.canon, columns: Columns::ByIndex(columns), subqueries: &self.level.values }
-            .conjuncts(&physical)
+        Expressions {
+            canon: &mut self.canon,
+            columns: Columns::ByIndex(columns),
+            schema: schema.as_arrow(),
+            subqueries: &self.level.values,
+        }
+        .conjuncts(&physical)
     }
 
     fn filter(&mut self, input: &mut Lowered, predicate: &Expr, schema: &DFSchema) {
@@ -342,25 +352,27 @@ impl Logical<'_> {
             .iter()
             .map(|(a, b)| Some((self.physical(a, left_schema)?, self.physical(b, right_schema)?)))
             .collect();
-        let filter = match &join.filter {
-            Some(filter) => {
-                left_schema.join(right_schema).ok().and_then(|schema| self.physical(filter, &schema)).map(Some)
-            }
-            None => Some(None),
+        let both_schema = join.filter.as_ref().and_then(|_| left_schema.join(right_schema).ok());
+        let filter = match (&join.filter, &both_schema) {
+            (Some(filter), Some(schema)) => self.physical(filter, schema).map(Some),
+            (Some(_), None) => None,
+            (None, _) => Some(None),
         };
-        let values = &self.level.values;
+        let subqueries = &self.level.values;
         self.canon.join(left, right, kind, |canon, sides| {
             let mut conditions = JoinConditions::default();
             for (a, b) in keys? {
-                let a = Expressions { canon, columns: Columns::ByIndex(sides.left), subqueries: values }.term(&a)?;
-                let b = Expressions { canon, columns: Columns::ByIndex(sides.right), subqueries: values }.term(&b)?;
+                let (columns, schema) = (Columns::ByIndex(sides.left), left_schema.as_arrow());
+                let a = Expressions { canon, columns, schema, subqueries }.term(&a)?;
+                let (columns, schema) = (Columns::ByIndex(sides.right), right_schema.as_arrow());
+                let b = Expressions { canon, columns, schema, subqueries }.term(&b)?;
                 conditions.equal.push((a, b));
             }
             if let Some(filter) = filter? {
                 let Sides { left, right } = sides;
                 let both = [left, right].concat();
-                let parts =
-                    Expressions { canon, columns: Columns::ByIndex(&both), subqueries: values }.conjuncts(&filter);
+                let (columns, schema) = (Columns::ByIndex(&both), both_schema.as_ref()?.as_arrow());
+                let parts = Expressions { canon, columns, schema, subqueries }.conjuncts(&filter);
                 conditions.others = parts.into_iter().collect::<Option<_>>()?;
             }
             Some(conditions)

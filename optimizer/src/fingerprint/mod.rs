@@ -10,6 +10,8 @@
 //!   unions, limits and recursion are atoms of the sets above them.
 //! - A physical operator whose rows are those of no logical subplan has none: a partial aggregate, a limit in each of several partitions,
 //!   a scan that leaves out row groups by a predicate which a filter above applies again.
+//! - A limit over rows whose order the plan has for free (a window's, a sorted file's) does not tell what it was ordered by: it then counts
+//!   as a limit of any rows, unlike its logical node. Nothing below or beside it is touched.
 //! - A subplan with a volatile expression has none, nor has one over a source that [`SourceNames`] does not know.
 //!
 //! The canonical text of a node names what is nested in it by fingerprint; [`explain_text`] puts the parts together. Texts are part of the
@@ -27,7 +29,7 @@ mod physical;
 mod render;
 mod term;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

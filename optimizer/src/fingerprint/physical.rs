@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::common::{DFSchema, JoinSide, JoinType, NullEquality, ScalarValue};
@@ -45,12 +46,13 @@ use crate::source::{SourceNames, file_scan};
 pub(crate) const MAX_VALUES: usize = 4096;
 
 /// Operators of one input whose rows are the rows of that input, in any order.
-const TRANSPARENT: [&str; 9] = [
+const TRANSPARENT: [&str; 10] = [
     "RepartitionExec",
     "CoalescePartitionsExec",
     "CoalesceBatchesExec",
     "SortPreservingMergeExec",
     "SortExec",
+    "SortExec(TopK)",
     "PartialSortExec",
     "CooperativeExec",
     "BufferExec",
@@ -136,10 +138,10 @@ impl Physical<'_> {
         let lowered = if let Some(exec) = plan.downcast_ref::<ProjectionExec>() {
             let input = self.plan(exec.input(), demand);
             let exprs: Vec<&Arc<dyn PhysicalExpr>> = exec.expr().iter().map(|e| &e.expr).collect();
-            self.projection(input, &exprs)
+            self.projection(input, &exprs, &exec.input().schema())
         } else if let Some(exec) = plan.downcast_ref::<FilterExec>() {
             let mut input = self.plan(exec.input(), None);
-            self.filter(&mut input, exec.predicate());
+            self.filter(&mut input, exec.predicate(), &exec.input().schema());
             projected(input, exec.projection().as_deref())
         } else if let Some(exec) = plan.downcast_ref::<AggregateExec>() {
             match self.aggregate(exec) {
@@ -151,9 +153,10 @@ impl Physical<'_> {
         } else if let Some(lowered) = self.join(plan, demand) {
             lowered
         } else if let Some(exec) = plan.downcast_ref::<WindowAggExec>() {
-            self.window(exec.input(), exec.window_expr())
+            self.window(exec.input(), exec.window_expr(), None)
         } else if let Some(exec) = plan.downcast_ref::<BoundedWindowAggExec>() {
-            self.window(exec.input(), exec.window_expr())
+            // The planner pushes limits past windows into the sort below.
+            self.window(exec.input(), exec.window_expr(), demand)
         } else {
             self.other(plan, &children, demand)
         };
@@ -188,7 +191,7 @@ impl Physical<'_> {
             .map(|sort| sort.expr())
             .or_else(|| plan.downcast_ref::<SortPreservingMergeExec>().map(|merge| merge.expr()))
             .or_else(|| plan.downcast_ref::<PartialSortExec>().map(|sort| sort.expr()));
-        let sorts = plan.name() == "SortExec" || plan.name() == "PartialSortExec";
+        let sorts = plan.is::<SortExec>() || plan.is::<PartialSortExec>();
         let below = match (sorts, fetch) {
             (true, _) => None,
             (false, Some(fetch)) => Some(demand.map_or(fetch, |d| d.min(fetch))),
@@ -196,27 +199,28 @@ impl Physical<'_> {
         };
         let mut lowered = self.plan(input, below);
         if let Some(order) = order {
-            lowered.order = self.order(&lowered.columns, order);
+            lowered.order = self.order(&lowered.columns, &plan.schema(), order);
         }
         self.fetch(lowered, plan, fetch, demand)
     }
 
-    fn expressions<'s>(&'s mut self, columns: &'s [Option<TermId>]) -> Expressions<'s> {
-        Expressions { canon: &mut self.canon, columns: Columns::ByIndex(columns), subqueries: &self.subqueries }
+    fn expressions<'s>(&'s mut self, columns: &'s [Option<TermId>], schema: &'s Schema) -> Expressions<'s> {
+        Expressions { canon: &mut self.canon, columns: Columns::ByIndex(columns), schema, subqueries: &self.subqueries }
     }
 
     fn order<'k>(
         &mut self,
         columns: &[Option<TermId>],
+        schema: &Schema,
         keys: impl IntoIterator<Item = &'k PhysicalSortExpr>,
     ) -> Vec<TermId> {
-        let mut expressions = self.expressions(columns);
+        let mut expressions = self.expressions(columns, schema);
         keys.into_iter().map_while(|key| expressions.sort_key(key)).collect()
     }
 
-    fn projection(&mut self, mut input: Lowered, exprs: &[&Arc<dyn PhysicalExpr>]) -> Lowered {
+    fn projection(&mut self, mut input: Lowered, exprs: &[&Arc<dyn PhysicalExpr>], schema: &Schema) -> Lowered {
         let mut volatile = false;
-        let mut expressions = self.expressions(&input.columns);
+        let mut expressions = self.expressions(&input.columns, schema);
         let columns = exprs
             .iter()
             .map(|expr| match expressions.lower(expr) {
@@ -234,8 +238,8 @@ impl Physical<'_> {
         input
     }
 
-    fn filter(&mut self, input: &mut Lowered, predicate: &Arc<dyn PhysicalExpr>) {
-        let conditions = self.expressions(&input.columns).conjuncts(predicate);
+    fn filter(&mut self, input: &mut Lowered, predicate: &Arc<dyn PhysicalExpr>, schema: &Schema) {
+        let conditions = self.expressions(&input.columns, schema).conjuncts(predicate);
         for condition in conditions {
             self.canon.filter(input, condition);
         }
@@ -270,7 +274,7 @@ impl Physical<'_> {
             rows = self.scan_filter(&mut lowered, config);
             if let Some(projection) = config.file_source().projection() {
                 let exprs: Vec<&Arc<dyn PhysicalExpr>> = projection.iter().map(|e| &e.expr).collect();
-                lowered = self.projection(lowered, &exprs);
+                lowered = self.projection(lowered, &exprs, &table);
             }
         }
         match (exec.fetch(), rows) {
@@ -284,12 +288,7 @@ impl Physical<'_> {
     }
 
     /// Filters that listing the files applied.
-    fn listed_filters(
-        &mut self,
-        lowered: &mut Lowered,
-        filters: &[datafusion::logical_expr::Expr],
-        table: &datafusion::arrow::datatypes::SchemaRef,
-    ) {
+    fn listed_filters(&mut self, lowered: &mut Lowered, filters: &[datafusion::logical_expr::Expr], table: &SchemaRef) {
         if filters.is_empty() {
             return;
         }
@@ -300,7 +299,7 @@ impl Physical<'_> {
                 create_physical_expr(filter, schema, &props, &PhysicalPlanningContext::default()).ok()
             });
             match expr {
-                Some(expr) => self.filter(lowered, &expr),
+                Some(expr) => self.filter(lowered, &expr, table),
                 None => self.canon.filter(lowered, None),
             }
         }
@@ -313,7 +312,8 @@ impl Physical<'_> {
             .file_source()
             .downcast_ref::<ParquetSource>()
             .is_some_and(|parquet| parquet.table_parquet_options().global.pushdown_filters);
-        let conditions = self.expressions(&lowered.columns).conjuncts(&predicate);
+        let table = config.file_source().table_schema().table_schema();
+        let conditions = self.expressions(&lowered.columns, table).conjuncts(&predicate);
         if exact {
             for condition in conditions {
                 self.canon.filter(lowered, condition);
@@ -397,7 +397,8 @@ impl Physical<'_> {
     fn raw_aggregate(&mut self, exec: &AggregateExec) -> Lowered {
         let input = self.plan(exec.input(), None);
         let group = exec.group_expr();
-        let mut expressions = self.expressions(&input.columns);
+        let schema = exec.input().schema();
+        let mut expressions = self.expressions(&input.columns, &schema);
         let keys: Vec<Option<TermId>> = group.expr().iter().map(|(expr, _)| expressions.term(expr)).collect();
         let mut aggregates = Vec::with_capacity(exec.aggr_expr().len());
         for (function, filter) in exec.aggr_expr().iter().zip(exec.filter_expr()) {
@@ -433,7 +434,7 @@ impl Physical<'_> {
             let key = self.canon.scalar_subquery(subquery, &columns);
             let field = link.plan.schema();
             let reader = ScalarSubqueryExpr::new(
-                field.fields().first().map_or(datafusion::arrow::datatypes::DataType::Null, |f| f.data_type().clone()),
+                field.fields().first().map_or(DataType::Null, |f| f.data_type().clone()),
                 true,
                 link.index,
                 exec.results().clone(),
@@ -484,25 +485,34 @@ impl Physical<'_> {
         demand: Demand,
     ) -> Lowered {
         let demands = pushed_demand(kind.join_type, on.is_empty() && filter.is_none(), demand);
+        let schemas = [left.schema(), right.schema()];
         let left = self.plan(left, demands[0]);
         let right = self.plan(right, demands[1]);
         let subqueries = &self.subqueries;
-        self.canon.join(left, right, kind, |canon, sides| physical_conditions(canon, subqueries, &sides, on, filter))
+        let on = JoinOn { schemas, keys: on, filter };
+        self.canon.join(left, right, kind, |canon, sides| on.conditions(canon, subqueries, &sides))
     }
 
-    fn window(&mut self, input: &Arc<dyn ExecutionPlan>, functions: &[Arc<dyn WindowExpr>]) -> Lowered {
-        let input = self.plan(input, None);
-        let terms = functions.iter().map(|function| self.window_function(&input.columns, function.as_ref())).collect();
+    fn window(&mut self, input: &Arc<dyn ExecutionPlan>, functions: &[Arc<dyn WindowExpr>], demand: Demand) -> Lowered {
+        let schema = input.schema();
+        let input = self.plan(input, demand);
+        let terms =
+            functions.iter().map(|function| self.window_function(&input.columns, &schema, function.as_ref())).collect();
         self.canon.window(input, terms)
     }
 
-    fn window_function(&mut self, columns: &[Option<TermId>], function: &dyn WindowExpr) -> Option<TermId> {
+    fn window_function(
+        &mut self,
+        columns: &[Option<TermId>],
+        schema: &Schema,
+        function: &dyn WindowExpr,
+    ) -> Option<TermId> {
         let any = function.as_any();
         let aggregate =
             any.downcast_ref::<PlainAggregateWindowExpr>().map(PlainAggregateWindowExpr::get_aggregate_expr).or_else(
                 || any.downcast_ref::<SlidingAggregateWindowExpr>().map(SlidingAggregateWindowExpr::get_aggregate_expr),
             );
-        let mut expressions = self.expressions(columns);
+        let mut expressions = self.expressions(columns, schema);
         let call = if let Some(aggregate) = aggregate {
             // There is no accessor either; without the filter two functions would be one.
             if format!("{function:?}").contains("filter: Some(") {
@@ -601,32 +611,40 @@ pub(crate) fn pushed_demand(join_type: JoinType, cross: bool, demand: Demand) ->
     }
 }
 
-fn physical_conditions(
-    canon: &mut Canon,
-    subqueries: &Subqueries,
-    sides: &Sides<'_>,
-    on: &[(PhysicalExprRef, PhysicalExprRef)],
-    filter: Option<&JoinFilter>,
-) -> Option<JoinConditions> {
-    let mut conditions = JoinConditions::default();
-    for (left, right) in on {
-        let a = Expressions { canon, columns: Columns::ByIndex(sides.left), subqueries }.term(left)?;
-        let b = Expressions { canon, columns: Columns::ByIndex(sides.right), subqueries }.term(right)?;
-        conditions.equal.push((a, b));
+/// The conditions of a physical join.
+struct JoinOn<'a> {
+    schemas: [SchemaRef; 2],
+    keys: &'a [(PhysicalExprRef, PhysicalExprRef)],
+    filter: Option<&'a JoinFilter>,
+}
+
+impl JoinOn<'_> {
+    fn conditions(&self, canon: &mut Canon, subqueries: &Subqueries, sides: &Sides<'_>) -> Option<JoinConditions> {
+        let mut conditions = JoinConditions::default();
+        let [left_schema, right_schema] = &self.schemas;
+        for (left, right) in self.keys {
+            let columns = Columns::ByIndex(sides.left);
+            let a = Expressions { canon, columns, schema: left_schema, subqueries }.term(left)?;
+            let columns = Columns::ByIndex(sides.right);
+            let b = Expressions { canon, columns, schema: right_schema, subqueries }.term(right)?;
+            conditions.equal.push((a, b));
+        }
+        if let Some(filter) = self.filter {
+            let map = |column: &Column| {
+                let at = filter.column_indices().get(column.index())?;
+                match at.side {
+                    JoinSide::Left => sides.left.get(at.index).copied().flatten(),
+                    JoinSide::Right => sides.right.get(at.index).copied().flatten(),
+                    JoinSide::None => None,
+                }
+            };
+            let columns = Columns::Mapped(&map);
+            let parts =
+                Expressions { canon, columns, schema: filter.schema(), subqueries }.conjuncts(filter.expression());
+            conditions.others = parts.into_iter().collect::<Option<_>>()?;
+        }
+        Some(conditions)
     }
-    if let Some(filter) = filter {
-        let map = |column: &Column| {
-            let at = filter.column_indices().get(column.index())?;
-            match at.side {
-                JoinSide::Left => sides.left.get(at.index).copied().flatten(),
-                JoinSide::Right => sides.right.get(at.index).copied().flatten(),
-                JoinSide::None => None,
-            }
-        };
-        let parts = Expressions { canon, columns: Columns::Mapped(&map), subqueries }.conjuncts(filter.expression());
-        conditions.others = parts.into_iter().collect::<Option<_>>()?;
-    }
-    Some(conditions)
 }
 
 fn projected(lowered: Lowered, projection: Option<&[usize]>) -> Lowered {
@@ -643,15 +661,11 @@ fn count_nodes(plan: &Arc<dyn ExecutionPlan>) -> usize {
 }
 
 /// Input column of each output column of an unnesting.
-fn unnested_columns(
-    input: &datafusion::arrow::datatypes::Schema,
-    lists: &[(usize, usize)],
-    structs: &[usize],
-) -> Vec<usize> {
+fn unnested_columns(input: &Schema, lists: &[(usize, usize)], structs: &[usize]) -> Vec<usize> {
     let mut output = Vec::new();
     for (i, field) in input.fields().iter().enumerate() {
         let copies = match field.data_type() {
-            datafusion::arrow::datatypes::DataType::Struct(fields) if structs.contains(&i) => fields.len(),
+            DataType::Struct(fields) if structs.contains(&i) => fields.len(),
             _ => lists.iter().filter(|(list, _)| *list == i).count().max(1),
         };
         output.extend(std::iter::repeat_n(i, copies));

@@ -192,8 +192,50 @@ impl Terms {
         self.insert(Term::Opaque(key))
     }
 
+    /// An application; arguments whose order does not count are put in one, so that equal terms are one term.
     pub(crate) fn apply(&mut self, name: Sym, style: Style, args: &[TermId]) -> TermId {
-        self.insert(Term::Apply { op: Op { name, style }, args: Rc::from(args) })
+        let mut args: Rc<[TermId]> = Rc::from(args);
+        if matches!(style, Style::InfixAny | Style::CallAny)
+            && let Some(args) = Rc::get_mut(&mut args)
+        {
+            args.sort_unstable();
+        }
+        self.insert(Term::Apply { op: Op { name, style }, args })
+    }
+
+    /// `id` with terms replaced by others; `within`: only proper sub-terms.
+    pub(crate) fn replace(&mut self, id: TermId, by: &HashMap<TermId, TermId>, within: bool) -> TermId {
+        if by.is_empty() {
+            return id;
+        }
+        let mut memo = HashMap::default();
+        match by.get(&id) {
+            Some(&other) if !within => other,
+            _ => self.replace_within(id, by, &mut memo),
+        }
+    }
+
+    #[recursive::recursive]
+    fn replace_within(
+        &mut self,
+        id: TermId,
+        by: &HashMap<TermId, TermId>,
+        memo: &mut HashMap<TermId, TermId>,
+    ) -> TermId {
+        let Term::Apply { op, args } = self.get(id).clone() else { return id };
+        if let Some(&known) = memo.get(&id) {
+            return known;
+        }
+        let mut replaced: Vec<TermId> = Vec::with_capacity(args.len());
+        for &arg in args.iter() {
+            replaced.push(match by.get(&arg) {
+                Some(&other) => other,
+                None => self.replace_within(arg, by, memo),
+            });
+        }
+        let new = if replaced == *args { id } else { self.apply(op.name, op.style, &replaced) };
+        memo.insert(id, new);
+        new
     }
 
     fn is_literal(&self, id: TermId) -> bool {
@@ -219,9 +261,7 @@ impl Terms {
     }
 
     fn any_order(&mut self, name: Sym, terms: &[TermId]) -> TermId {
-        let mut sorted = terms.to_vec();
-        sorted.sort_unstable();
-        self.apply(name, Style::InfixAny, &sorted)
+        self.apply(name, Style::InfixAny, terms)
     }
 
     pub(crate) fn not_equal(&mut self, a: TermId, b: TermId) -> TermId {
