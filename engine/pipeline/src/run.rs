@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
 use chrono::{DateTime, Utc};
 use datafusion::common::ScalarValue;
 use sparklet_core::{Error, ErrorKind, Session, SessionConfig};
@@ -18,10 +17,11 @@ use sparklet_history::{
     EngineRecord, ErrorRecord, Fingerprint, MachineRecord, Outcome, RECORD_VERSION, RunId, RunRecord, SettingRecord,
     SourceRecord, StepRecord,
 };
+use sparklet_optimizer::Learning;
 use tokio_util::sync::CancellationToken;
 
 use crate::check::{self, Depth};
-use crate::definition::{Output, Pipeline, Step, Target};
+use crate::definition::{Pipeline, Step, Target};
 use crate::diagnostic::Diagnostic;
 use crate::event::Event;
 use crate::jobs::{Route, routes};
@@ -33,7 +33,7 @@ use crate::publish::{Claim, Disk, Layout, Place};
 use crate::recover::{WorkFolder, recover};
 use crate::select::{is_published, select};
 use crate::sql_refs::Syntax;
-use crate::stage::{self, Files, Holder};
+use crate::stage::{self, Holder};
 use crate::step::{Job, outcome_of, run_step};
 
 #[cfg(test)]
@@ -99,7 +99,8 @@ pub async fn run_with_texts(pipeline: &Pipeline, options: &RunOptions) -> Result
     let left = recover(&options.state, &owner);
     let selection = Selection::of(pipeline, options.select.as_deref())?;
 
-    let config = SessionConfig { pipeline: pipeline.name.clone(), ..options.session.clone() };
+    let learning = if options.learning_off { Learning::Off } else { Learning::On };
+    let config = SessionConfig { pipeline: pipeline.name.clone(), learning, ..options.session.clone() };
     let session = Session::new(config).map_err(|e| vec![diagnostic("setting", e)])?;
     let limit = options.timeout.or(pipeline.timeout).and_then(|length| Limit::from(clock.instant(), length));
     let limits = Limits { cancel: options.cancel.clone(), run: limit };
@@ -205,7 +206,9 @@ impl Running<'_> {
         for step in &selection.published {
             let schema = bound.steps.iter().find(|s| s.name == step.name).map(|s| &s.schema);
             let registered = match (schema, &step.output) {
-                (Some(schema), Some(output)) => register_published(&self.session, step, output, schema),
+                (Some(schema), Some(output)) => stage::published_table(&self.session, step, output, schema)
+                    .await
+                    .and_then(|table| stage::register(&self.session, &step.name, table)),
                 _ => Err(Error::new(ErrorKind::Internal, format!("step `{}` was not bound", step.name))),
             };
             errors.extend(registered.err().map(|e| diagnostic("not-published", e)));
@@ -289,7 +292,10 @@ impl Running<'_> {
         for (i, ((step, route), claim)) in steps.iter().zip(&routes).zip(claims).enumerate() {
             let ready = route.reads.iter().all(|&read| records[read].outcome == Outcome::Succeeded);
             if let Some(error) = self.limits.run_is_over() {
-                records.extend(skipped(&steps[i..]));
+                for record in skipped(&steps[i..]) {
+                    self.tell(Event::StepFinished { step: Box::new(record.clone()) });
+                    records.push(record);
+                }
                 return Steps { records, error: Some(error) };
             }
             let record = if ready {
@@ -314,10 +320,7 @@ impl Running<'_> {
             if route.needed_until == now
                 && let Some(holder) = self.kept.remove(&step.name)
             {
-                let table = datafusion::common::TableReference::bare(step.name.as_str());
-                if let Err(error) = self.session.context().deregister_table(table) {
-                    tracing::debug!(%error, step = step.name, "a table stays registered");
-                }
+                stage::forget(&self.session, &step.name);
                 drop(holder);
             }
         }
@@ -374,23 +377,6 @@ pub fn code_version(pipeline: &Pipeline) -> Fingerprint {
     texts.extend(files.into_iter().filter(|(file, _)| *file != pipeline.file).map(|(_, text)| text));
     // With their lengths: moving text from one file to the next is a change.
     Fingerprint::of(&texts.iter().map(|text| format!("{}:{text}", text.len())).collect::<String>())
-}
-
-/// Makes the published output of a step that is not run a table under its name.
-fn register_published(
-    session: &Session,
-    step: &Step,
-    output: &Output,
-    schema: &SchemaRef,
-) -> sparklet_core::Result<()> {
-    let files = match &output.target {
-        Target::Local(path) => Files::Local(path.clone()),
-        Target::Remote(url) => match url::Url::parse(url) {
-            Ok(url) => Files::Remote(url),
-            Err(error) => return Err(Error::new(ErrorKind::Source, format!("`{url}` is not a URL: {error}"))),
-        },
-    };
-    stage::register(session, &step.name, stage::files_table(&files, &output.sink, schema)?)
 }
 
 fn lock_pipeline(pipeline: &Pipeline, options: &RunOptions, owner: &Owner) -> Result<LockFile, Vec<Diagnostic>> {

@@ -13,7 +13,6 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::ipc::CompressionType;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use datafusion::catalog::view::ViewTable;
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::common::utils::memory::RecordBatchMemoryCounter;
@@ -24,23 +23,31 @@ use datafusion::datasource::file_format::file_compression_type::FileCompressionT
 use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
-use datafusion::datasource::provider_as_source;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
-use datafusion::logical_expr::{LogicalPlanBuilder, ident};
 use futures::TryStreamExt;
 use sparklet_core::sink::{SinkFormat, SinkSpec};
 use sparklet_core::{Error, ErrorKind, PreparedQuery, Result, Session};
 use url::Url;
 
+mod ordered;
+mod published;
+
+use ordered::OrderedTable;
+pub(crate) use published::published_table;
+
 /// Share of the memory pool that one kept result may take before it goes to a file.
 const MAX_POOL_SHARE: u64 = 4;
 
-/// Puts `table` in the place of what `name` stood for.
+/// Puts `table`, the result of step `name`, in the place of what that name stood for.
 pub(crate) fn register(session: &Session, name: &str, table: Arc<dyn TableProvider>) -> Result<()> {
-    let reference = TableReference::bare(name);
-    session.context().deregister_table(reference.clone())?;
-    session.context().register_table(reference, table)?;
-    Ok(())
+    session.register_step(name, table)
+}
+
+/// Takes the table of step `name` away, and with it what it holds.
+pub(crate) fn forget(session: &Session, name: &str) {
+    if let Err(error) = session.context().deregister_table(TableReference::bare(name)) {
+        tracing::debug!(%error, name, "a table stays registered");
+    }
 }
 
 /// Where files of an output are read from.
@@ -52,8 +59,14 @@ pub(crate) enum Files {
     Remote(Url),
 }
 
-/// A table over the files of an output, with the columns of `schema`.
-pub(crate) fn files_table(files: &Files, sink: &SinkSpec, schema: &SchemaRef) -> Result<Arc<dyn TableProvider>> {
+/// A table over the files of step `name`'s output, with the columns of `schema`.
+pub(crate) fn files_table(
+    session: &Session,
+    name: &str,
+    files: &Files,
+    sink: &SinkSpec,
+    schema: &SchemaRef,
+) -> Result<Arc<dyn TableProvider>> {
     let ending = sink.format.ending(sink.compression.as_deref());
     let extension = if sink.single_file { String::new() } else { format!(".{ending}") };
     let partition_columns = sink.partition_by.iter().map(|name| match schema.field_with_name(name) {
@@ -73,10 +86,8 @@ pub(crate) fn files_table(files: &Files, sink: &SinkSpec, schema: &SchemaRef) ->
     if sink.partition_by.is_empty() {
         return Ok(table);
     }
-    // Folders' columns come last: bring all back to the order of the query.
-    let columns = schema.fields().iter().map(|field| ident(field.name()));
-    let plan = LogicalPlanBuilder::scan("output", provider_as_source(table), None)?.project(columns)?.build()?;
-    Ok(Arc::new(ViewTable::new(plan, None)))
+    let names = schema.fields().iter().map(|field| field.name().as_str());
+    Ok(Arc::new(OrderedTable::try_new(session.name_step_table(name, table), names)?))
 }
 
 fn url(files: &Files, sink: &SinkSpec) -> Result<ListingTableUrl> {
@@ -166,7 +177,8 @@ pub(crate) async fn keep(query: &PreparedQuery, name: &str, file: &Path) -> Resu
     let reservation = MemoryConsumer::new(format!("result of step {name}")).register(pool);
     let limit = usize::try_from(session.memory().limit / MAX_POOL_SHARE).unwrap_or(usize::MAX);
     let mut keeping = Keeping {
-        schema: query.schema(),
+        // An object of its own: scans of rows in memory are known by it.
+        schema: Arc::new(query.schema().as_ref().clone()),
         counter: RecordBatchMemoryCounter::new(),
         reservation,
         limit,
@@ -184,7 +196,7 @@ pub(crate) async fn keep(query: &PreparedQuery, name: &str, file: &Path) -> Resu
         }
     }
     drop(stream);
-    keeping.finish()
+    keeping.finish(session, name)
 }
 
 struct Keeping {
@@ -233,7 +245,7 @@ impl Keeping {
         Ok(())
     }
 
-    fn finish(self) -> Result<Kept> {
+    fn finish(self, session: &Session, name: &str) -> Result<Kept> {
         let Some(spill) = self.spill else {
             let bytes = self.reservation.size() as u64;
             let table = Arc::new(MemTable::try_new(self.schema, vec![self.batches])?);
@@ -245,7 +257,7 @@ impl Keeping {
         let bytes = std::fs::metadata(&self.file).map_err(|e| cannot_spill(&self.file, e.into()))?.len();
         let sink =
             SinkSpec { format: SinkFormat::Arrow, single_file: true, partition_by: Vec::new(), compression: None };
-        let table = files_table(&Files::Local(self.file), &sink, &self.schema)?;
+        let table = files_table(session, name, &Files::Local(self.file), &sink, &self.schema)?;
         Ok(Kept { rows: self.rows, bytes, table, holder })
     }
 }

@@ -1,12 +1,12 @@
 //! One step of a run: planned, executed into staging, checked, published.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use datafusion::catalog::view::ViewTable;
 use sparklet_core::sink::{SinkFormat, SinkSpec};
-use sparklet_core::{Error, ErrorKind, PreparedQuery, Progress, Result, Session, WriteSummary};
+use sparklet_core::{Error, ErrorKind, PreparedQuery, Progress, Result, WriteSummary};
 use sparklet_history::{CheckRecord, ErrorRecord, Outcome, OutputRecord, StepRecord};
 
 use crate::audit::{self, Audit};
@@ -86,21 +86,9 @@ pub(crate) async fn run_step(running: &mut Running<'_>, job: &Job<'_>) -> StepRe
         Ok(None) => publish(running, job, limit, &mut trace).await.map(|()| None),
         other => other,
     };
-    if !matches!(published, Ok(None)) {
-        settle(running).await;
-        if let Some(claim) = &job.claim {
-            claim.discard();
-        }
-    }
-    let (outcome, error) = match published {
-        Ok(None) => (Outcome::Succeeded, None),
-        Ok(Some(blocked)) => (Outcome::CheckFailed, Some(blocked)),
-        Err(error) => (outcome_of(&error), Some(error.record())),
-    };
-    if outcome == Outcome::Succeeded
-        && let Some(holder) = trace.holder.take()
-    {
-        running.keep(&step.name, holder);
+    if trace.execution_us == 0 && trace.query.is_some() {
+        // Stopped in the middle of it.
+        trace.execution_us = clock.wall_us().saturating_sub(trace.planning_us);
     }
     let (plan, decisions) = match trace.query.take() {
         Some(query) => {
@@ -110,6 +98,22 @@ pub(crate) async fn run_step(running: &mut Running<'_>, job: &Job<'_>) -> StepRe
         }
         None => (None, Vec::new()),
     };
+    let (outcome, error) = match published {
+        Ok(None) => (Outcome::Succeeded, None),
+        Ok(Some(blocked)) => (Outcome::CheckFailed, Some(blocked)),
+        Err(error) => (outcome_of(&error), Some(error.record())),
+    };
+    match trace.holder.take() {
+        Some(holder) if outcome == Outcome::Succeeded => running.keep(&step.name, holder),
+        holder => drop(holder),
+    }
+    if outcome != Outcome::Succeeded {
+        stage::forget(&running.session, &step.name);
+        settle(running).await;
+        if let Some(claim) = &job.claim {
+            claim.discard();
+        }
+    }
     StepRecord {
         name: step.name.clone(),
         outcome,
@@ -185,11 +189,11 @@ async fn execute(running: &Running<'_>, job: &Job<'_>, query: &Arc<PreparedQuery
     let Some(output) = &step.output else { return Ok(()) };
     let staged = staged_path(running, job);
     let written = if job.way == Way::KeepAndWrite {
-        session.table(&step.name).await?.prepare().await?.write(&staged, &output.sink).await?
+        write(&session.table(&step.name).await?.prepare().await?, &staged, output).await?
     } else {
-        let written = query.write(&staged, &output.sink).await?;
+        let written = write(query, &staged, output).await?;
         if !step.checks.is_empty() {
-            let table = stage::files_table(&Files::Local(staged), &output.sink, &query.schema())?;
+            let table = stage::files_table(session, &step.name, &Files::Local(staged), &output.sink, &query.schema())?;
             stage::register(session, &step.name, table)?;
         }
         written
@@ -207,6 +211,30 @@ async fn execute(running: &Running<'_>, job: &Job<'_>, query: &Arc<PreparedQuery
     });
     trace.written = Some(written);
     Ok(())
+}
+
+/// Writes the result beside its target. DataFusion's writers report a failed last write as a bug of theirs, and a full disk does
+/// not say whose it was: here it is known what was written and where.
+async fn write(query: &PreparedQuery, staged: &Path, output: &Output) -> Result<WriteSummary> {
+    query.write(staged, &output.sink).await.map_err(|error| {
+        let swallowed = error.kind == ErrorKind::Internal && error.message.contains("finalizing writes");
+        let ours = staged.file_name().is_some_and(|name| error.message.contains(name.to_string_lossy().as_ref()));
+        let full = error.kind == ErrorKind::Resources && error.message.contains("no space left");
+        if !(swallowed || full && ours) {
+            return error;
+        }
+        let cause = if full { "no space left on the disk" } else { "the file system did not take all of the data" };
+        let folder = staged.parent().unwrap_or(staged);
+        let free = match rustix::fs::statvfs(folder) {
+            Ok(disk) => format!(" ({} KiB are free at `{}`)", disk.f_bavail * disk.f_frsize / 1024, folder.display()),
+            Err(_) => String::new(),
+        };
+        Error {
+            source: error.source,
+            ..Error::new(ErrorKind::Output, format!("cannot write `{}`: {cause}", output.location))
+        }
+        .with_hint(format!("make room on the disk and run again; what was published before is untouched{free}"))
+    })
 }
 
 /// All checks of the step; only then is decided. Some: what a blocking one found.
@@ -256,7 +284,7 @@ async fn publish(running: &Running<'_>, job: &Job<'_>, limit: Option<Limit>, tra
         && let Some(query) = &trace.query
         && let Some(files) = files_of_readers(running, job, output)
     {
-        let table = stage::files_table(&files, &output.sink, &query.schema())?;
+        let table = stage::files_table(&running.session, &job.step.name, &files, &output.sink, &query.schema())?;
         stage::register(&running.session, &job.step.name, table)?;
         trace.holder = None;
     }
@@ -294,13 +322,13 @@ fn staged_path(running: &Running<'_>, job: &Job<'_>) -> PathBuf {
 
 /// Gives what was told to stop the time to stop, so that it does not write where is cleared up.
 async fn settle(running: &Running<'_>) {
-    let session: &Session = &running.session;
-    for _ in 0..50 {
+    for _ in 0..20 {
         tokio::task::yield_now().await;
-        if session.memory().reserved <= running.kept_bytes() {
+        if running.session.memory().reserved <= running.kept_bytes() {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        // Not a timer of tokio: none fires while every worker computes. An error here only shortens the wait.
+        let _ = tokio::task::spawn_blocking(|| std::thread::sleep(std::time::Duration::from_millis(10))).await;
     }
 }
 

@@ -100,6 +100,11 @@ fn dying(at: usize, lacks: &'static [Op], count: &Arc<AtomicUsize>) -> Disk {
     Disk::with_faults(fault)
 }
 
+/// A folder, in memory where there is one: thousands of them are made.
+fn temp() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// Works, without fsync.
 fn fine() -> Disk {
     Disk::with_faults(Arc::new(|_, _| Ok(())))
@@ -156,69 +161,59 @@ fn killed_anywhere_the_old_or_the_new_version_is_whole() {
     let mut points = 0;
     for case in cases() {
         for lacks in LACKS {
-            for at in 0.. {
+            let mut at = 0;
+            loop {
                 // Recovery may be killed too: at its first, second, … operation.
-                for again in 0.. {
-                    let dir = tempfile::tempdir().unwrap();
-                    let target = dir.path().join("out");
-                    write_version(&target, case.old.as_ref(), case.layout.sink.single_file);
-                    let new = model(case.old.as_ref(), &case.new, &case.layout, 1);
-
-                    let count = Arc::new(AtomicUsize::new(0));
-                    let claim = Claim::take(&dying(at, lacks, &count), &target, &owner(1)).unwrap();
-                    let published = publish(&claim, &case.layout, &case.new);
-                    drop(claim);
-                    let seen = see(&target);
-                    assert!(
-                        seen == case.old
-                            || seen.as_ref() == Some(&new)
-                            || (seen.is_none() && lacks.contains(&Op::Exchange)),
-                        "{:?} at {at}: {seen:?}",
-                        case.layout
-                    );
-                    if published.is_ok() {
-                        assert_eq!(seen.as_ref(), Some(&new));
-                    }
-                    let survived = count.load(Ordering::SeqCst) <= at;
-
-                    let count = Arc::new(AtomicUsize::new(0));
-                    drop(Claim::take(&dying(again, lacks, &count), &target, &owner(2)));
-                    let recovered = count.load(Ordering::SeqCst) <= again;
-
-                    let claim = Claim::take(&fine(), &target, &owner(3)).unwrap();
-                    let seen = see(&target);
-                    assert!(
-                        seen == case.old || seen.as_ref() == Some(&new),
-                        "{:?} at {at}/{again}: {seen:?}",
-                        case.layout
-                    );
-                    if published.is_ok() {
-                        assert_eq!(seen.as_ref(), Some(&new));
-                    }
-                    publish(&claim, &case.layout, &case.new).unwrap();
-                    assert_eq!(see(&target), Some(model(seen.as_ref(), &case.new, &case.layout, 3)));
-                    drop(claim);
-                    nothing_beside(&target);
+                let mut again = 0;
+                let ended = loop {
+                    let (ended, recovered) = kill_twice(&case, lacks, at, again);
                     points += 1;
-                    if survived || recovered {
-                        break;
+                    if ended || recovered {
+                        break ended;
                     }
-                }
-                // The sequence ended before operation `at`: all points are seen.
-                let count = Arc::new(AtomicUsize::new(0));
-                let dir = tempfile::tempdir().unwrap();
-                let target = dir.path().join("out");
-                write_version(&target, case.old.as_ref(), case.layout.sink.single_file);
-                let claim = Claim::take(&dying(usize::MAX, lacks, &count), &target, &owner(1)).unwrap();
-                publish(&claim, &case.layout, &case.new).unwrap();
-                drop(claim);
-                if count.load(Ordering::SeqCst) <= at {
+                    again += 1;
+                };
+                if ended {
                     break;
                 }
+                at += 1;
             }
         }
     }
     assert!(points > 500, "{points}");
+}
+
+/// Dies at operation `at` of publishing, then at operation `again` of recovery. Says which of the two came to its end before.
+fn kill_twice(case: &Case, lacks: &'static [Op], at: usize, again: usize) -> (bool, bool) {
+    let dir = temp();
+    let target = dir.path().join("out");
+    write_version(&target, case.old.as_ref(), case.layout.sink.single_file);
+    let new = model(case.old.as_ref(), &case.new, &case.layout, 1);
+    let place = format!("{:?} {lacks:?} at {at}, {again}", case.layout);
+
+    let count = Arc::new(AtomicUsize::new(0));
+    let claim = Claim::take(&dying(at, lacks, &count), &target, &owner(1)).unwrap();
+    let published = publish(&claim, &case.layout, &case.new);
+    drop(claim);
+    let ended = count.load(Ordering::SeqCst) <= at;
+    let seen = see(&target);
+    let between_renames = seen.is_none() && lacks.contains(&Op::Exchange);
+    assert!(seen == case.old || seen.as_ref() == Some(&new) || between_renames, "{place}: {seen:?}");
+    assert!(published.is_err() || seen.as_ref() == Some(&new), "{place}: {seen:?}");
+
+    let count = Arc::new(AtomicUsize::new(0));
+    drop(Claim::take(&dying(again, lacks, &count), &target, &owner(2)));
+    let recovered = count.load(Ordering::SeqCst) <= again;
+
+    let claim = Claim::take(&fine(), &target, &owner(3)).unwrap();
+    let seen = see(&target);
+    assert!(seen == case.old || seen.as_ref() == Some(&new), "{place}: {seen:?}");
+    assert!(published.is_err() || seen.as_ref() == Some(&new), "{place}: {seen:?}");
+    publish(&claim, &case.layout, &case.new).unwrap();
+    assert_eq!(see(&target), Some(model(seen.as_ref(), &case.new, &case.layout, 3)), "{place}");
+    drop(claim);
+    nothing_beside(&target);
+    (ended, recovered)
 }
 
 #[test]
@@ -226,7 +221,7 @@ fn a_full_disk_leaves_the_old_version_and_no_rest() {
     for case in cases() {
         for lacks in LACKS {
             for at in 0.. {
-                let dir = tempfile::tempdir().unwrap();
+                let dir = temp();
                 let target = dir.path().join("out");
                 write_version(&target, case.old.as_ref(), case.layout.sink.single_file);
                 let new = model(case.old.as_ref(), &case.new, &case.layout, 1);
@@ -267,7 +262,7 @@ fn a_full_disk_leaves_the_old_version_and_no_rest() {
 
 #[test]
 fn one_target_has_one_writer_and_readers_see_one_version() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp();
     let target = dir.path().join("out");
     let (done, published, refused) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -324,7 +319,7 @@ fn one_target_has_one_writer_and_readers_see_one_version() {
 #[test]
 fn links_and_permissions_of_the_old_version_stay() {
     use std::os::unix::fs::PermissionsExt;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp();
     let (real, link) = (dir.path().join("real"), dir.path().join("link"));
     fs::create_dir(&real).unwrap();
     fs::set_permissions(&real, fs::Permissions::from_mode(0o750)).unwrap();
@@ -338,7 +333,7 @@ fn links_and_permissions_of_the_old_version_stay() {
 
 #[test]
 fn kept_files_of_another_ending_are_refused() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp();
     let target = dir.path().join("out");
     let mut csv = layout(Mode::Append, false, false);
     csv.sink.format = SinkFormat::Csv;
@@ -366,7 +361,7 @@ proptest! {
         lacks in prop::sample::select(LACKS.to_vec()),
         steps in sequence(),
     ) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = temp();
         let target = dir.path().join("out");
         let layout = layout(mode, false, true);
         let mut expected: Option<Version> = None;

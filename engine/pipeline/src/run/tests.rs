@@ -427,6 +427,15 @@ output.path = "out/b.csv"
     let record = bench.run(&toml).await;
     assert_eq!(steps(&record), [("m", Outcome::Succeeded), ("b", Outcome::Succeeded)]);
     assert_eq!(fs::read_to_string(bench.path("out/b.csv")).unwrap(), "k,p,v\na,a,4\nb,b,2\n");
+    // The definition has moved on, what was published has not.
+    let wider =
+        toml.replace("k AS p FROM t", "k AS p, v + 1 AS w FROM t").replace("v, p FROM a", "v + w AS v, p FROM a");
+    let errors = bench.try_run(&wider).await.unwrap_err();
+    assert_eq!(errors.len(), 1);
+    assert!(errors[0].message.contains("was published without `w`"), "{}", errors[0].message);
+    let other = toml.replace("partition_by = [\"k\"]", "partition_by = [\"p\"]");
+    let errors = bench.try_run(&other).await.unwrap_err();
+    assert!(errors[0].message.contains("partitioned by `k`"), "{}", errors[0].message);
 }
 
 const ENDLESS: &str = "SELECT count(*) AS n FROM generate_series(1, 100000000) a, generate_series(1, 100000000) b WHERE a.value % 7 = b.value % 11";
