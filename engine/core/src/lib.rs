@@ -22,6 +22,7 @@ pub mod suggest;
 mod tables;
 pub mod tpch;
 pub mod write;
+mod yielding;
 
 pub use error::{Error, ErrorKind, Result};
 pub use memory::MemoryUsage;

@@ -25,6 +25,7 @@ use crate::source::SourceSpec;
 use crate::spill::SpillFolder;
 use crate::stores::LazyStores;
 use crate::tables;
+use crate::yielding::YieldingJoins;
 
 /// Settings of a session.
 #[derive(Debug, Clone)]
@@ -120,6 +121,7 @@ impl Session {
             .with_config(datafusion_config(&config, memory_limit, slots)?)
             .with_runtime_env(runtime)
             .with_default_features()
+            .with_physical_optimizer_rule(Arc::new(YieldingJoins))
             .build();
         let context = SessionContext::new_with_state(state).enable_url_table();
         Ok(Self {
