@@ -7,7 +7,9 @@ use clap::{Args, ValueEnum};
 use datafusion::common::TableReference;
 use serde_json::{Value, json};
 use sparklet_core::{PreparedQuery, Session};
-use sparklet_history::{Completeness, Decision, DecisionKind, Evidence, NodeRecord, Observation, PlanRecord, Reason};
+use sparklet_history::{
+    Completeness, Decision, DecisionKind, Evidence, NodeRecord, Observation, PlanRecord, Reason, Scope, Subplan,
+};
 use sparklet_pipeline::check::planned::PlannedTable;
 use sparklet_pipeline::check::{Depth, bind};
 use sparklet_pipeline::params::plan_params;
@@ -83,7 +85,8 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
         }
     })??;
     let observed = query.observe_with_texts();
-    let seen = evidence(&observed.plan, &settings, console);
+    let name = pipeline.as_ref().map_or("sql", |p| p.name.as_str());
+    let seen = evidence(&observed.plan, name, &settings, console);
     let look = console.out_look();
     match arguments.format {
         Form::Json => {
@@ -169,16 +172,17 @@ impl Seen {
 }
 
 /// Evidence for each node; where the history cannot be read it is said and there is none.
-fn evidence(plan: &PlanRecord, settings: &Settings, console: &mut Console) -> Vec<Option<Seen>> {
+fn evidence(plan: &PlanRecord, pipeline: &str, settings: &Settings, console: &mut Console) -> Vec<Option<Seen>> {
     let nothing = vec![None; plan.nodes.len()];
     if !past::exists(settings) {
         return nothing;
     }
     match past::history(settings).open() {
         Ok(store) => {
+            let scope = Scope { pipeline, environment: &settings.environment };
             let look_up = |node: &NodeRecord| {
-                let fingerprint = node.fingerprint?;
-                Seen::of(&store.by_fingerprint(&fingerprint, &settings.environment, SEEN))
+                let subplan = Subplan { fingerprint: node.fingerprint?, template: node.template };
+                Seen::of(&store.by_fingerprint(scope, &subplan, SEEN))
             };
             plan.nodes.iter().map(look_up).collect()
         }

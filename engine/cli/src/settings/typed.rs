@@ -133,6 +133,10 @@ impl Settings {
             batch_size: Some(self.batch_size),
             options: self.in_force.datafusion(),
             observe: self.learning != Learning::Off,
+            learning: match self.learning {
+                Learning::Off => sparklet_optimizer::Learning::Off,
+                Learning::On | Learning::Observe => sparklet_optimizer::Learning::On,
+            },
             ..SessionConfig::default()
         }
     }
