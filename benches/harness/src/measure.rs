@@ -80,6 +80,43 @@ fn peak_rss_bytes() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
+/// Watches what other processes take from the machine: on a busy one wall times say little.
+#[derive(Debug)]
+pub(crate) struct Neighbours {
+    machine: Option<(u64, u64)>,
+    cpu_us: u64,
+}
+
+impl Neighbours {
+    /// Starts to watch.
+    pub(crate) fn watch() -> Self {
+        Self { machine: machine_ticks(), cpu_us: process_cpu_us() }
+    }
+
+    /// Share of the machine's CPU time since then that other processes (or virtual machines) used, 0 to 1; none where the platform
+    /// does not tell.
+    pub(crate) fn share(&self) -> Option<f64> {
+        let ((busy, all), (busy_now, all_now)) = (self.machine?, machine_ticks()?);
+        // Linux tells this file's times in hundredths of a second on every platform that this builds for (`USER_HZ`).
+        let own = process_cpu_us().saturating_sub(self.cpu_us) / 10_000;
+        let (busy, all) = (busy_now.saturating_sub(busy), all_now.saturating_sub(all));
+        (all > 0).then(|| busy.saturating_sub(own) as f64 / all as f64)
+    }
+}
+
+/// Busy and all ticks of all cores since the machine started (`man 5 proc_stat`).
+fn machine_ticks() -> Option<(u64, u64)> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    ticks(stat.lines().next()?)
+}
+
+fn ticks(line: &str) -> Option<(u64, u64)> {
+    let ticks: Vec<u64> = line.strip_prefix("cpu ")?.split_whitespace().map_while(|t| t.parse().ok()).collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal; what follows is part of user and nice.
+    let all: u64 = ticks.get(..8)?.iter().sum();
+    Some((all - ticks[3] - ticks[4], all))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +130,13 @@ mod tests {
         }
         let busy = clock.stop();
         assert!(busy.wall_us >= 20_000 && busy.cpu_us >= 5_000, "{busy:?}");
+    }
+
+    #[test]
+    fn the_machine_is_busy_when_it_is_not_idle() {
+        assert_eq!(ticks("cpu  10 1 5 70 4 1 2 7 3 0"), Some((26, 100)));
+        assert_eq!(ticks("cpu  10 1 5"), None);
+        assert_eq!(ticks("intr 1"), None);
     }
 
     #[test]

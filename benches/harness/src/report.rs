@@ -52,6 +52,8 @@ pub(crate) struct Report {
     pub(crate) q_error: Quantiles,
     /// Highest memory by column.
     pub(crate) memory: BTreeMap<String, Memory>,
+    /// Share of the machine's CPU time that other processes used meanwhile, 0 to 1: beyond a few percent wall times say little.
+    pub(crate) neighbours: Option<f64>,
     pub(crate) results_compared: u32,
     pub(crate) mismatches: Vec<String>,
     pub(crate) not_stored: Vec<String>,
@@ -297,6 +299,7 @@ impl Report {
                 .collect(),
             q_error: Quantiles::of(&measured.q_errors),
             memory,
+            neighbours: measured.neighbours,
             results_compared: measured.compared,
             mismatches: measured.mismatches,
             not_stored: measured.not_stored,

@@ -17,7 +17,7 @@ use crate::engine::{Answer, Plain, Settings, Sparklet, different_settings};
 use crate::error::{Failure, Result};
 use crate::home::{Home, Manifest, View, Workload};
 use crate::literals::{self, Domains};
-use crate::measure::{Clock, Cost};
+use crate::measure::{Clock, Cost, Neighbours};
 use crate::queries::{self, Query};
 use crate::record::Trace;
 use crate::{data, domains};
@@ -75,6 +75,8 @@ pub(crate) struct Measured {
     pub(crate) not_stored: Vec<String>,
     /// Settings that the two engines do not share.
     pub(crate) different_settings: Vec<String>,
+    /// Share of the machine that other processes used meanwhile.
+    pub(crate) neighbours: Option<f64>,
     /// Queries of the moving track without a row, of all.
     pub(crate) empty: u32,
     pub(crate) drawn: u32,
@@ -109,6 +111,7 @@ pub(crate) async fn run(home: &Home, plan: &Plan, work: &Path, out: &mut dyn Wri
     };
     let mut random = StdRng::seed_from_u64(plan.seed);
     let mut measured = Measured::default();
+    let neighbours = Neighbours::watch();
     for day in 1..=plan.days {
         view.advance(if plan.track == Track::Moving { day } else { manifest.days })?;
         let mut today = Day::open(plan, day, &view.tables(), &mut random, &mut measured).await?;
@@ -134,6 +137,7 @@ pub(crate) async fn run(home: &Home, plan: &Plan, work: &Path, out: &mut dyn Wri
             memory.remember(day, pair, trace, &today.sparklet, &mut measured);
         }
     }
+    measured.neighbours = neighbours.share();
     writeln!(
         out,
         "\r{} runs, {} results compared, {} differ",

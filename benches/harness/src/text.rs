@@ -6,6 +6,9 @@ use crate::calibrate;
 use crate::report::{Comparison, Report};
 use crate::stats::Estimate;
 
+/// Share of the machine from which other processes disturb a measurement.
+const BUSY: f64 = 0.05;
+
 /// Writes the report without its samples.
 pub(crate) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let track = format!("{:?}", report.track).to_lowercase();
@@ -75,6 +78,13 @@ pub(crate) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         let best =
             if calibration.best.is_empty() { "the defaults".to_owned() } else { calibrate::show(&calibration.best) };
         writeln!(out, "best global settings of plain DataFusion: {best}")?;
+    }
+    if let Some(share) = report.neighbours.filter(|share| *share > BUSY) {
+        writeln!(
+            out,
+            "BUSY MACHINE: other processes used {:.0} % of it: wall times say little, CPU times less than usual",
+            share * 100.0
+        )?;
     }
     for (what, list) in [
         ("setting that differs (plain → sparklet)", &report.different_settings),
