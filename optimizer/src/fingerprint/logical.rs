@@ -26,7 +26,8 @@ use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use super::canon::{Canon, Lowered};
 use super::expression::{AggregateCall, Columns, Expressions, Opaque, Subqueries};
 use super::operator::{JoinConditions, JoinKind, Sides};
-use super::physical::{MAX_VALUES, pushed_demand};
+use super::physical::pushed_demand;
+use super::scan::MAX_VALUES;
 use super::term::TermId;
 use super::{Identity, LogicalFingerprints};
 use crate::source::SourceNames;
@@ -66,10 +67,6 @@ pub fn for_each_logical_node(plan: &LogicalPlan, visit: &mut dyn FnMut(&LogicalP
 }
 
 /// The distinct uncorrelated scalar subqueries of one query, those within subqueries left out.
-#[expect(
-    clippy::mutable_key_type,
-    reason = "DataFusion keys its own planning by subqueries; the cells inside are caches"
-)]
 fn subqueries_of(plan: &LogicalPlan) -> Vec<Subquery> {
     let mut found: Vec<Subquery> = Vec::new();
     let mut seen: HashSet<Subquery> = HashSet::default();
@@ -117,10 +114,6 @@ type Demand = Option<usize>;
 
 impl Logical<'_> {
     /// Lowers a query: first its scalar subqueries, whose nodes stand after its own.
-    #[expect(
-        clippy::mutable_key_type,
-        reason = "DataFusion keys its own planning by subqueries; the cells inside are caches"
-    )]
     fn query(&mut self, plan: &LogicalPlan, demand: Demand) -> Lowered {
         let subqueries = subqueries_of(plan);
         let mut later = Vec::new();

@@ -27,6 +27,7 @@ mod logical;
 mod operator;
 mod physical;
 mod render;
+mod scan;
 mod term;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -6,17 +6,12 @@
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
-use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::catalog::memory::MemorySourceConfig;
-use datafusion::common::{DFSchema, JoinSide, JoinType, NullEquality, ScalarValue};
-use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
+use datafusion::common::{JoinSide, JoinType, NullEquality};
 use datafusion::datasource::source::DataSourceExec;
-use datafusion::execution::context::ExecutionProps;
-use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::scalar_subquery::ScalarSubqueryExpr;
 use datafusion::physical_expr::window::{PlainAggregateWindowExpr, SlidingAggregateWindowExpr, StandardWindowExpr};
-use datafusion::physical_expr::{PhysicalExpr, PhysicalExprRef, PhysicalSortExpr, create_physical_expr};
+use datafusion::physical_expr::{PhysicalExpr, PhysicalExprRef, PhysicalSortExpr};
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateInputMode, AggregateMode};
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::utils::JoinFilter;
@@ -40,10 +35,7 @@ use super::expression::{AggregateCall, Columns, Expressions, Opaque, Subqueries,
 use super::operator::{JoinConditions, JoinKind, Sides};
 use super::term::TermId;
 use super::{Identity, PhysicalFingerprints};
-use crate::source::{SourceNames, file_scan};
-
-/// Largest literal relation whose values are part of its identity, in values.
-pub(crate) const MAX_VALUES: usize = 4096;
+use crate::source::SourceNames;
 
 /// Operators of one input whose rows are the rows of that input, in any order.
 const TRANSPARENT: [&str; 10] = [
@@ -73,9 +65,10 @@ pub(crate) fn fingerprint(plan: &Arc<dyn ExecutionPlan>, sources: &dyn SourceNam
     PhysicalFingerprints { nodes: lowering.nodes, texts: lowering.canon.texts }
 }
 
-struct Physical<'a> {
-    canon: Canon,
-    sources: &'a dyn SourceNames,
+/// A lowering of one physical plan.
+pub(super) struct Physical<'a> {
+    pub(super) canon: Canon,
+    pub(super) sources: &'a dyn SourceNames,
     /// Identities in pre-order.
     nodes: Vec<Option<Identity>>,
     /// Position of the next node in pre-order.
@@ -86,13 +79,14 @@ struct Physical<'a> {
 }
 
 /// Whether the rows that a node puts out are those of its lowered form.
-enum Rows {
+pub(super) enum Rows {
     Its,
     /// No logical subplan has just these rows.
     Other,
 }
 
-type Demand = Option<usize>;
+/// See [`Physical::plan`].
+pub(super) type Demand = Option<usize>;
 
 impl Physical<'_> {
     /// Lowers `plan`. `demand`: no more than so many of its rows are taken, whichever come first; a smaller or equal limit met below is
@@ -164,7 +158,7 @@ impl Physical<'_> {
     }
 
     /// Applies the limit that `plan` carries.
-    fn fetch(
+    pub(super) fn fetch(
         &mut self,
         lowered: Lowered,
         plan: &dyn ExecutionPlan,
@@ -204,7 +198,7 @@ impl Physical<'_> {
         self.fetch(lowered, plan, fetch, demand)
     }
 
-    fn expressions<'s>(&'s mut self, columns: &'s [Option<TermId>], schema: &'s Schema) -> Expressions<'s> {
+    pub(super) fn expressions<'s>(&'s mut self, columns: &'s [Option<TermId>], schema: &'s Schema) -> Expressions<'s> {
         Expressions { canon: &mut self.canon, columns: Columns::ByIndex(columns), schema, subqueries: &self.subqueries }
     }
 
@@ -218,7 +212,12 @@ impl Physical<'_> {
         keys.into_iter().map_while(|key| expressions.sort_key(key)).collect()
     }
 
-    fn projection(&mut self, mut input: Lowered, exprs: &[&Arc<dyn PhysicalExpr>], schema: &Schema) -> Lowered {
+    pub(super) fn projection(
+        &mut self,
+        mut input: Lowered,
+        exprs: &[&Arc<dyn PhysicalExpr>],
+        schema: &Schema,
+    ) -> Lowered {
         let mut volatile = false;
         let mut expressions = self.expressions(&input.columns, schema);
         let columns = exprs
@@ -238,115 +237,11 @@ impl Physical<'_> {
         input
     }
 
-    fn filter(&mut self, input: &mut Lowered, predicate: &Arc<dyn PhysicalExpr>, schema: &Schema) {
+    pub(super) fn filter(&mut self, input: &mut Lowered, predicate: &Arc<dyn PhysicalExpr>, schema: &Schema) {
         let conditions = self.expressions(&input.columns, schema).conjuncts(predicate);
         for condition in conditions {
             self.canon.filter(input, condition);
         }
-    }
-
-    fn scan(&mut self, exec: &DataSourceExec, demand: Demand) -> (Lowered, Rows) {
-        let Some(source) = self.sources.by_scan(exec) else {
-            return match exec.data_source().downcast_ref::<MemorySourceConfig>() {
-                Some(memory) => (self.values(memory), Rows::Its),
-                None => (Lowered::unknown(exec.schema().fields().len()), Rows::Other),
-            };
-        };
-        let atom = self.canon.source(&source.id);
-        let (block, occ) = self.canon.single(atom);
-        let config = file_scan(exec);
-        let table = match config {
-            Some(config) => Arc::clone(config.file_source().table_schema().table_schema()),
-            None => exec.schema(),
-        };
-        let columns = table
-            .fields()
-            .iter()
-            .map(|field| {
-                let key = self.canon.plain_key(&super::quoted(field.name()));
-                Some(self.canon.terms.column(occ, key))
-            })
-            .collect();
-        let mut lowered = Lowered::new(block, columns);
-        self.listed_filters(&mut lowered, &source.filters, &table);
-        let mut rows = Rows::Its;
-        if let Some(config) = config {
-            rows = self.scan_filter(&mut lowered, config);
-            if let Some(projection) = config.file_source().projection() {
-                let exprs: Vec<&Arc<dyn PhysicalExpr>> = projection.iter().map(|e| &e.expr).collect();
-                lowered = self.projection(lowered, &exprs, &table);
-            }
-        }
-        match (exec.fetch(), rows) {
-            // A scan stops at its limit on its own; in several partitions, each does.
-            (Some(fetch), Rows::Its) => match demand {
-                Some(demand) if demand <= fetch => (lowered, Rows::Its),
-                _ => self.fetch(lowered, exec, Some(fetch), demand),
-            },
-            (_, rows) => (lowered, rows),
-        }
-    }
-
-    /// Filters that listing the files applied.
-    fn listed_filters(&mut self, lowered: &mut Lowered, filters: &[datafusion::logical_expr::Expr], table: &SchemaRef) {
-        if filters.is_empty() {
-            return;
-        }
-        let props = ExecutionProps::new();
-        let schema = DFSchema::try_from(Arc::clone(table));
-        for filter in filters {
-            let expr = schema.as_ref().ok().and_then(|schema| {
-                create_physical_expr(filter, schema, &props, &PhysicalPlanningContext::default()).ok()
-            });
-            match expr {
-                Some(expr) => self.filter(lowered, &expr, table),
-                None => self.canon.filter(lowered, None),
-            }
-        }
-    }
-
-    /// A predicate that the scan applies in full is a filter; one that only leaves out row groups leaves rows that no subplan has.
-    fn scan_filter(&mut self, lowered: &mut Lowered, config: &FileScanConfig) -> Rows {
-        let Some(predicate) = config.file_source().filter() else { return Rows::Its };
-        let exact = config
-            .file_source()
-            .downcast_ref::<ParquetSource>()
-            .is_some_and(|parquet| parquet.table_parquet_options().global.pushdown_filters);
-        let table = config.file_source().table_schema().table_schema();
-        let conditions = self.expressions(&lowered.columns, table).conjuncts(&predicate);
-        if exact {
-            for condition in conditions {
-                self.canon.filter(lowered, condition);
-            }
-            Rows::Its
-        } else if conditions.is_empty() {
-            Rows::Its
-        } else {
-            Rows::Other
-        }
-    }
-
-    /// A relation of literals, which is planned as batches in memory.
-    fn values(&mut self, memory: &MemorySourceConfig) -> Lowered {
-        let schema = memory.original_schema();
-        let batches: Vec<&RecordBatch> = memory.partitions().iter().flatten().collect();
-        let rows: usize = batches.iter().map(|b| b.num_rows()).sum();
-        let width = schema.fields().len();
-        let all: Vec<usize> = (0..width).collect();
-        let projection = memory.projection().as_deref().unwrap_or(&all);
-        if rows.saturating_mul(width) > MAX_VALUES {
-            return Lowered::unknown(projection.len());
-        }
-        let mut cells: Vec<Vec<TermId>> = Vec::with_capacity(rows);
-        for batch in batches {
-            for row in 0..batch.num_rows() {
-                let values: Option<Vec<ScalarValue>> =
-                    batch.columns().iter().map(|column| ScalarValue::try_from_array(column, row).ok()).collect();
-                let Some(values) = values else { return Lowered::unknown(projection.len()) };
-                cells.push(values.iter().map(|value| self.canon.scalar(value)).collect());
-            }
-        }
-        project(self.canon.values(&cells, width), projection)
     }
 
     fn aggregate(&mut self, exec: &AggregateExec) -> Option<Lowered> {

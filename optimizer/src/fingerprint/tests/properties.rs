@@ -49,7 +49,11 @@ fn sql(graph: &Graph, order: &[usize], shuffle: &[usize]) -> String {
         .map(|(at, &(i, a, j, b))| {
             let (left, right) =
                 (format!("{}.{}", alias(i), column(graph, i, a)), format!("{}.{}", alias(j), column(graph, j, b)));
-            if shuffle[at % shuffle.len()] % 2 == 0 { format!("{left} = {right}") } else { format!("{right} = {left}") }
+            if shuffle[at % shuffle.len()].is_multiple_of(2) {
+                format!("{left} = {right}")
+            } else {
+                format!("{right} = {left}")
+            }
         })
         .collect();
     conditions.extend(graph.occurrences.iter().enumerate().filter_map(|(i, (_, filter))| {
