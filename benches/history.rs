@@ -4,6 +4,8 @@
 //! The store is filled first, which takes a minute; `SPARKLET_BENCH_HISTORY` names a folder to keep it in. Sizes are printed.
 //! `SPARKLET_BENCH_MOVING` fills it with runs that draw new literals, and so new fingerprints, each time: the hardest case for size.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench: it stops at what goes wrong, and prints sizes")]
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -137,10 +139,16 @@ fn texts(n: u64) -> CanonicalTexts {
     own.chain(templates).collect()
 }
 
-/// A fingerprint of some run.
-fn some(k: u64) -> Fingerprint {
-    let n = random(k, 1) % RUNS;
-    Fingerprint::of(&text(n % PIPELINES, n, random(k, 2) % NODES))
+/// A subplan of some run, and its pipeline.
+fn some(k: u64) -> (String, Subplan) {
+    let n = if moving() { RUNS - 1 - random(k, 1) % PIPELINES } else { random(k, 1) % RUNS };
+    let (pipeline, node) = (n % PIPELINES, random(k, 2) % NODES);
+    let fingerprint = Fingerprint::of(&text(pipeline, n, node));
+    (format!("pipeline_{pipeline}"), Subplan { fingerprint, template: Some(template(pipeline, node)) })
+}
+
+fn scope(pipeline: &str) -> Scope<'_> {
+    Scope { pipeline, environment: "default" }
 }
 
 fn history(state: &Path) -> History {
@@ -187,8 +195,8 @@ fn fill(state: &Path) {
 
 fn cold(state: &Path) {
     let store = history(state).open().unwrap();
-    let found = store.observations(&some(u64::from(std::process::id())), "default", 10).unwrap();
-    assert!(!found.is_empty());
+    let (pipeline, subplan) = some(u64::from(std::process::id()));
+    assert!(!store.observations(scope(&pipeline), &subplan, 10).unwrap().is_empty());
     store.close();
 }
 
@@ -209,23 +217,24 @@ fn benches(criterion: &mut Criterion, state: &Path) {
     criterion.bench_function("history/open_look_up_close", |b| b.iter(|| cold(state)));
 
     let mut store = history(state).open().unwrap();
-    let mut k = 0;
+    let subplans: Vec<_> = (0..4096).map(some).collect();
+    let mut next = subplans.iter().cycle();
     criterion.bench_function("history/last_10_of_a_fingerprint", |b| {
         b.iter(|| {
-            k += 1;
-            black_box(store.observations(&some(k), "default", 10).unwrap())
+            let (pipeline, subplan) = next.next().unwrap();
+            black_box(store.observations(scope(pipeline), subplan, 10).unwrap())
         });
     });
     criterion.bench_function("history/last_10_of_a_template", |b| {
         b.iter(|| {
-            k += 1;
-            black_box(store.observations_by_template(&template(k % PIPELINES, k % NODES), "default", 10).unwrap())
+            let (pipeline, subplan) = next.next().unwrap();
+            black_box(store.observations_by_template(scope(pipeline), &subplan.template.unwrap(), 10).unwrap())
         });
     });
     criterion.bench_function("history/list_50_runs", |b| b.iter(|| store.runs(&RunFilter::default(), 50).unwrap()));
     let mut n = RUNS;
     let mut longest = Duration::ZERO;
-    // The folding of every 32nd append is in the mean.
+    // The folding after every 16 runs of a pipeline is in the mean.
     criterion.bench_function("history/append_200_operators_no_fsync", |b| {
         b.iter_custom(|iterations| {
             let mut total = Duration::ZERO;

@@ -1,27 +1,29 @@
 //! Appending runs, and folding their observations into chunks.
 //!
-//! A run is appended by writing at the ends of three trees: that is fast whatever the size of the store. Its observations wait in
-//! `recent`; after [`FOLD_RUNS`] runs they are sorted into the chunks of their subplans, so that a chunk is found and written once
-//! for many runs. Readers look at both.
+//! A run is appended by writing at the ends of a few trees: that is fast whatever the size of the store. Its observations wait in
+//! `recent`; after [`FOLD_RUNS`] runs of a pipeline they are sorted into the chunks of their templates, so that a chunk is found and
+//! written once for many runs. Readers look at both.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::block::{self, CanonicalTexts, Kind, Unreadable};
-use crate::chunk::{CHUNK_ROWS, Chunk, Recent};
+use crate::chunk::{CHUNK_ROWS, Chunk, Recent, Seen};
 use crate::error::HistoryError;
+use crate::evidence::Scope;
 use crate::guard;
 use crate::keys;
 use crate::observe::observations_of;
-use crate::record::{Fingerprint, Observation, RunId, RunRecord, SourceRecord};
+use crate::record::{Fingerprint, RunId, RunRecord, SourceRecord};
 use crate::store::{Entry, Store};
 use crate::trees::{Changes, Name, Trees};
 
-/// Runs whose observations may wait.
-pub(crate) const FOLD_RUNS: u64 = 32;
-/// Observations of one append that are folded at once.
+/// Runs of a scope that are folded together.
+pub(crate) const FOLD_RUNS: usize = 16;
+/// Observations that are folded at once, however few runs they are of.
 const FOLD_ROWS: usize = 4096;
 /// Runs that are appended together when there are many.
 pub(crate) const GROUP: usize = 64;
@@ -44,6 +46,8 @@ pub struct SourceVersion {
     /// What it was.
     pub source: SourceRecord,
 }
+
+type Scoped<T> = BTreeMap<[u8; 8], Vec<T>>;
 
 impl Store {
     /// Appends a run with the canonical texts of its fingerprints. A run whose id is known is taken for the same and left as it is.
@@ -87,7 +91,8 @@ impl Store {
         let mut changes = Changes::default();
         let mut texts_written = HashSet::new();
         let mut sources = HashMap::new();
-        let mut recents: Vec<(Vec<u8>, Recent)> = Vec::new();
+        let mut recents: Scoped<(Vec<u8>, Recent)> = BTreeMap::new();
+        let mut appended = 0;
         let mut ids = HashSet::new();
         for &(record, texts) in records {
             if self.knows(&record.id)? || !ids.insert(&record.id) {
@@ -116,41 +121,53 @@ impl Store {
             for source in &record.sources {
                 self.keep_source(record, source, &mut sources)?;
             }
-            let at_us = record.started_at.timestamp_micros();
-            recents.push((key, Recent::new(&record.id, at_us, &record.environment, &observed)));
+            let scope = Scope::of(record);
+            let tag = keys::scope(scope);
+            let recent = Recent::new(&record.id, record.started_at.timestamp_micros(), scope, &observed);
+            recents.entry(tag).or_default().push((keys::recent(&tag, record.started_at, &record.id), recent));
+            appended += 1;
         }
-        if recents.is_empty() {
+        if appended == 0 {
             return Ok(());
         }
         for (key, source) in &sources {
             let sealed = block::seal_json(source).map_err(|why| self.unreadable("a source", &why))?;
             changes.insert(Name::Sources, &key[..], sealed);
         }
-        Trees::set_appended(&mut changes, trees.appended()? + recents.len() as u64);
-
-        let rows: usize = recents.iter().map(|(_, recent)| recent.len()).sum();
-        let waiting = trees.waiting()? + recents.len() as u64;
-        let fold_now = rows >= FOLD_ROWS || recents.len() as u64 >= FOLD_RUNS;
-        if fold_now {
-            let mut all = self.recent()?.to_vec();
-            all.extend(recents.into_iter().map(|(_, recent)| recent));
-            self.fold_into(&all, &mut changes)?;
-            self.commit(changes)?;
-            self.recent = std::sync::OnceLock::new();
-            return Ok(());
+        Trees::set_appended(&mut changes, trees.appended()? + appended);
+        for (scope, recents) in &recents {
+            self.keep_recent(scope, recents, &mut changes)?;
         }
-        for (key, recent) in &recents {
+        self.commit(changes)?;
+        // Read again when asked for.
+        let mut known = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recents.keys().for_each(|scope| drop(known.remove(scope)));
+        Ok(())
+    }
+
+    /// Lets the observations of runs wait, or folds them with those that wait if that makes enough.
+    fn keep_recent(
+        &self,
+        scope: &[u8; 8],
+        new: &[(Vec<u8>, Recent)],
+        changes: &mut Changes,
+    ) -> Result<(), HistoryError> {
+        let mut waiting = 0;
+        for row in self.trees()?.tree(Name::Recent).prefix(scope) {
+            waiting += usize::from(row?.0.ends_with(&[0, 0]));
+        }
+        let rows: usize = new.iter().map(|(_, recent)| recent.len()).sum();
+        if waiting + new.len() >= FOLD_RUNS || rows >= FOLD_ROWS {
+            let known = self.recent(scope)?;
+            let all = known.iter().chain(new.iter().map(|(_, recent)| recent));
+            return self.fold_scope(scope, all, changes);
+        }
+        for (key, recent) in new {
             let packed = recent.encode().and_then(|packed| block::cut(Kind::Recent, &packed));
             let pieces = packed.map_err(|why| self.unreadable("observations", &why))?;
-            insert_pieces(&mut changes, Name::Recent, key, pieces);
+            insert_pieces(changes, Name::Recent, key, pieces);
         }
-        Trees::set_waiting(&mut changes, waiting);
-        self.commit(changes)?;
-        if let Some(known) = self.recent.get_mut() {
-            known.extend(recents.into_iter().map(|(_, recent)| recent));
-            known.sort_by_key(|recent| recent.at_us);
-        }
-        if waiting >= FOLD_RUNS { self.fold() } else { Ok(()) }
+        Ok(())
     }
 
     fn commit(&self, changes: Changes) -> Result<(), HistoryError> {
@@ -184,7 +201,7 @@ impl Store {
         source: &SourceRecord,
         seen: &mut HashMap<Vec<u8>, SourceVersion>,
     ) -> Result<(), HistoryError> {
-        let key = keys::source(&source.name, &record.pipeline, &record.environment, &source.data_version);
+        let key = keys::source(&source.name, Scope::of(record), &source.data_version);
         let known = match seen.get(&key) {
             Some(known) => Some(known.clone()),
             None => {
@@ -221,56 +238,58 @@ impl Store {
 
     /// Sorts the observations that wait into chunks.
     pub(crate) fn fold(&mut self) -> Result<(), HistoryError> {
-        let mut changes = Changes::default();
-        self.fold_into(self.recent()?, &mut changes)?;
-        self.commit(changes)?;
-        self.recent = std::sync::OnceLock::new();
+        for scope in self.waiting_scopes()? {
+            let mut changes = Changes::default();
+            self.fold_scope(&scope, self.recent(&scope)?.iter(), &mut changes)?;
+            self.commit(changes)?;
+        }
+        self.recent = Mutex::default();
         Ok(())
     }
 
-    /// The changes that put observations into chunks and leave none waiting.
-    fn fold_into(&self, recents: &[Recent], changes: &mut Changes) -> Result<(), HistoryError> {
-        let trees = self.trees()?;
-        let mut groups: BTreeMap<(Fingerprint, String), (Option<Fingerprint>, Vec<Observation>)> = BTreeMap::new();
-        for recent in recents {
-            for observed in recent.all() {
-                let observed = observed.map_err(|why| self.unreadable("a run's observations", &why))?;
-                let group = groups.entry((observed.fingerprint, recent.environment.clone())).or_default();
-                group.0 = group.0.or(observed.template);
-                group.1.push(observed.observation);
-            }
-        }
-        for ((fingerprint, environment), (template, mut observations)) in groups {
-            observations.sort_by_key(|observation| observation.at);
-            self.fold_group(&fingerprint, &environment, template, &observations, changes)?;
-        }
-        for entry in trees.tree(Name::Recent).rows() {
-            changes.remove(Name::Recent, entry?.0);
-        }
-        Trees::set_waiting(changes, 0);
-        Ok(())
-    }
-
-    /// Puts observations of one subplan, oldest first, where they belong in time.
-    fn fold_group(
+    /// The changes that put observations of a scope into chunks and leave none waiting.
+    fn fold_scope<'a>(
         &self,
-        fingerprint: &Fingerprint,
-        environment: &str,
-        template: Option<Fingerprint>,
-        observations: &[Observation],
+        scope: &[u8; 8],
+        recents: impl Iterator<Item = &'a Recent>,
         changes: &mut Changes,
     ) -> Result<(), HistoryError> {
-        let Some(earliest) = observations.first().map(|observation| observation.at.timestamp_micros()) else {
+        let mut groups: BTreeMap<Fingerprint, Vec<Seen>> = BTreeMap::new();
+        let mut name = None;
+        for recent in recents {
+            for observed in recent.all() {
+                let (series, seen) = observed.map_err(|why| self.unreadable("a run's observations", &why))?;
+                groups.entry(series).or_default().push(seen);
+            }
+            name = Some(recent.scope());
+        }
+        let Some(name) = name else { return Ok(()) };
+        for (series, mut seen) in groups {
+            seen.sort_by_key(|(_, observation)| observation.at);
+            self.fold_series(&keys::series(&series, scope), name, &seen, changes)?;
+        }
+        for row in self.trees()?.tree(Name::Recent).prefix(scope) {
+            changes.remove(Name::Recent, row?.0);
+        }
+        Ok(())
+    }
+
+    /// Puts observations of one series, oldest first, where they belong in time.
+    fn fold_series(
+        &self,
+        series: &[u8],
+        scope: Scope<'_>,
+        seen: &[Seen],
+        changes: &mut Changes,
+    ) -> Result<(), HistoryError> {
+        let Some(earliest) = seen.first().map(|(_, observation)| observation.at.timestamp_micros()) else {
             return Ok(());
         };
-        let series = keys::series(fingerprint, environment);
         // Chunks that end after the first of the new ones must take them in; usually that is none, and the newest is continued.
         let mut touched: Vec<(Vec<u8>, Chunk)> = Vec::new();
-        let mut known = false;
-        for entry in self.trees()?.tree(Name::Observations).prefix(&series) {
+        for entry in self.trees()?.tree(Name::Observations).prefix(series) {
             let (key, value) = entry?;
             let chunk = Chunk::decode(&value).map_err(|why| self.unreadable("a chunk of observations", &why))?;
-            known = true;
             let ends_before = chunk.ends_before(earliest);
             let full = chunk.len() >= CHUNK_ROWS && chunk.first_at_us().is_some_and(|first| first < earliest);
             if !(ends_before && full) {
@@ -280,26 +299,21 @@ impl Store {
                 break;
             }
         }
-        let mut merged = Chunk::new(template, environment);
+        let mut merged = Chunk::new(scope);
         let mut old: HashSet<Vec<u8>> = HashSet::new();
         for (key, chunk) in touched.into_iter().rev() {
             merged.extend(&chunk).map_err(|why| self.unreadable("a chunk of observations", &why))?;
-            merged.template = merged.template.or(chunk.template);
             old.insert(key);
         }
-        observations.iter().for_each(|observation| merged.insert(observation));
+        seen.iter().for_each(|seen| merged.insert(seen));
         for chunk in merged.split() {
             let Some(first) = chunk.first_at_us() else { continue };
-            let key = keys::chunk(&series, first);
+            let key = keys::chunk(series, first);
             old.remove(&key);
             let sealed = chunk.encode().map_err(|why| self.unreadable("a chunk of observations", &why))?;
             changes.insert(Name::Observations, key, sealed);
         }
         old.into_iter().for_each(|key| changes.remove(Name::Observations, key));
-        if let (false, Some(template)) = (known, template) {
-            let posting = keys::posting(&template, environment, earliest, fingerprint);
-            changes.insert(Name::Templates, posting, &[block::VALUE_VERSION]);
-        }
         Ok(())
     }
 }

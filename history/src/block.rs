@@ -74,7 +74,8 @@ pub(crate) fn unseal_json<'a, T: Deserialize<'a>>(sealed: &'a [u8]) -> Result<T,
 
 /// Largest JSON that a block may unpack to: a bound for what a broken or hostile block can take.
 const UNPACKED_LIMIT: u64 = 512 << 20;
-const COMPRESSION_LEVEL: i32 = 3;
+/// On records of real plans the fastest level is also among the smallest: they are short, and full of numbers.
+const COMPRESSION_LEVEL: i32 = 1;
 
 /// JSON, compressed.
 pub(crate) fn pack<T: Serialize>(value: &T) -> Result<Vec<u8>, Unreadable> {

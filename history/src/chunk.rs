@@ -1,18 +1,19 @@
-//! Packed observations: the last ones of a subplan in a few dozen bytes each.
+//! Packed observations: the last ones of a template in a few dozen bytes each.
 //!
-//! A [`Chunk`] holds observations of one subplan in one environment, oldest first. A [`Recent`] holds those of one run, ordered by
-//! fingerprint: appending a run writes one of these, and they are folded into chunks once there are enough, so that the cost of
-//! finding each subplan's chunk is paid once for many runs.
+//! A [`Chunk`] holds observations of the subplans of one template in one scope, oldest first. A [`Recent`] holds those of one run:
+//! appending a run writes one of these, and once a scope has enough of them they are folded into chunks, so that a chunk is found and
+//! written once for many runs.
 
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 
 use crate::block::{self, Unreadable};
+use crate::evidence::Scope;
 use crate::observe::Observed;
 use crate::record::{Completeness, Fingerprint, Observation, Reduction, RunId};
 
 /// Observations in a chunk before the next one is begun.
-pub(crate) const CHUNK_ROWS: usize = 32;
+pub(crate) const CHUNK_ROWS: usize = 16;
 
 /// An observation without what its container says for all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,7 @@ struct Row {
     run: u64,
     /// Micro-seconds after the start of the container.
     after_us: i64,
+    fingerprint: u32,
     operator: u32,
     data_version: u32,
     rows_in: u64,
@@ -38,15 +40,17 @@ struct Row {
 /// What rows refer to by position.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Names {
+    fingerprints: Vec<Fingerprint>,
     operators: Vec<String>,
     data_versions: Vec<Fingerprint>,
 }
 
 impl Names {
-    fn row(&mut self, observation: &Observation, run: u64, after_us: i64) -> Row {
+    fn row(&mut self, fingerprint: Fingerprint, observation: &Observation, run: u64, after_us: i64) -> Row {
         Row {
             run,
             after_us,
+            fingerprint: position(&mut self.fingerprints, |known| *known == fingerprint, || fingerprint),
             operator: position(
                 &mut self.operators,
                 |name| *name == observation.operator,
@@ -69,11 +73,13 @@ impl Names {
         }
     }
 
-    fn observation(&self, row: &Row, run: u64, at_us: i64, environment: &str) -> Result<Observation, Unreadable> {
+    fn observation(&self, row: &Row, run: u64, at_us: i64, environment: &str) -> Result<Seen, Unreadable> {
+        let fingerprint =
+            self.fingerprints.get(row.fingerprint as usize).ok_or_else(|| bad("a fingerprint is missing"))?;
         let operator = self.operators.get(row.operator as usize).ok_or_else(|| bad("an operator's name is missing"))?;
         let data_version =
             self.data_versions.get(row.data_version as usize).ok_or_else(|| bad("a data version is missing"))?;
-        Ok(Observation {
+        let observation = Observation {
             run: RunId::from_bits(run),
             at: DateTime::from_timestamp_micros(at_us).ok_or_else(|| bad("a time is out of range"))?,
             environment: environment.to_owned(),
@@ -88,9 +94,13 @@ impl Names {
             skew: row.skew,
             completeness: completeness_from(row.completeness)?,
             data_version: *data_version,
-        })
+        };
+        Ok((*fingerprint, observation))
     }
 }
+
+/// An observation with the subplan that it is of.
+pub(crate) type Seen = (Fingerprint, Observation);
 
 fn position<T>(all: &mut Vec<T>, same: impl Fn(&T) -> bool, new: impl Fn() -> T) -> u32 {
     let at = all.iter().position(same).unwrap_or_else(|| {
@@ -134,11 +144,11 @@ fn completeness_from(code: u8) -> Result<Completeness, Unreadable> {
     }
 }
 
-/// Observations of one subplan in one environment, oldest first.
+/// Observations of the subplans of one template in one scope, oldest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Chunk {
-    pub(crate) template: Option<Fingerprint>,
-    pub(crate) environment: String,
+    pipeline: String,
+    environment: String,
     /// Times of the rows are relative to this.
     base_us: i64,
     names: Names,
@@ -147,8 +157,18 @@ pub(crate) struct Chunk {
 
 impl Chunk {
     /// A chunk without rows.
-    pub(crate) fn new(template: Option<Fingerprint>, environment: &str) -> Self {
-        Self { template, environment: environment.to_owned(), base_us: 0, names: Names::default(), rows: Vec::new() }
+    pub(crate) fn new(scope: Scope<'_>) -> Self {
+        Self {
+            pipeline: scope.pipeline.to_owned(),
+            environment: scope.environment.to_owned(),
+            base_us: 0,
+            names: Names::default(),
+            rows: Vec::new(),
+        }
+    }
+
+    pub(crate) fn scope(&self) -> Scope<'_> {
+        Scope { pipeline: &self.pipeline, environment: &self.environment }
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>, Unreadable> {
@@ -179,13 +199,14 @@ impl Chunk {
     }
 
     /// Adds an observation at its place in time; among equal times the later added is the later.
-    pub(crate) fn insert(&mut self, observation: &Observation) {
+    pub(crate) fn insert(&mut self, (fingerprint, observation): &Seen) {
         let at_us = observation.at.timestamp_micros();
         if self.rows.is_empty() {
             self.base_us = at_us;
         }
         let place = self.rows.partition_point(|row| self.base_us.saturating_add(row.after_us) <= at_us);
-        let row = self.names.row(observation, observation.run.to_bits(), at_us.saturating_sub(self.base_us));
+        let row =
+            self.names.row(*fingerprint, observation, observation.run.to_bits(), at_us.saturating_sub(self.base_us));
         self.rows.insert(place, row);
     }
 
@@ -202,13 +223,16 @@ impl Chunk {
 
     /// Rows `from..to` as a chunk of its own.
     fn part(&self, from: usize, to: usize) -> Self {
-        let mut part = Self::new(self.template, &self.environment);
+        let mut part = Self::new(self.scope());
         for row in &self.rows[from..to] {
             let at_us = self.at(row);
             if part.rows.is_empty() {
                 part.base_us = at_us;
             }
             let mut row = row.clone();
+            if let Some(name) = self.names.fingerprints.get(row.fingerprint as usize) {
+                row.fingerprint = position(&mut part.names.fingerprints, |known| known == name, || *name);
+            }
             if let Some(name) = self.names.operators.get(row.operator as usize) {
                 row.operator = position(&mut part.names.operators, |known| known == name, || name.clone());
             }
@@ -241,15 +265,22 @@ impl Chunk {
 
     /// Adds the rows of `other`, which must be later.
     pub(crate) fn extend(&mut self, other: &Self) -> Result<(), Unreadable> {
-        let mut newer: Vec<Observation> = other.newest_first().collect::<Result<_, _>>()?;
+        let mut newer: Vec<Seen> = other.newest_first().collect::<Result<_, _>>()?;
         newer.reverse();
-        newer.iter().for_each(|observation| self.insert(observation));
+        newer.iter().for_each(|seen| self.insert(seen));
         Ok(())
     }
 
     /// The observations, newest first.
-    pub(crate) fn newest_first(&self) -> impl Iterator<Item = Result<Observation, Unreadable>> + '_ {
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = Result<Seen, Unreadable>> + '_ {
         self.rows.iter().rev().map(|row| self.names.observation(row, row.run, self.at(row), &self.environment))
+    }
+
+    /// Those of one subplan, newest first.
+    pub(crate) fn newest_of(&self, fingerprint: &Fingerprint) -> impl Iterator<Item = Result<Seen, Unreadable>> + '_ {
+        let own = self.names.fingerprints.iter().position(|known| known == fingerprint);
+        let rows = self.rows.iter().rev().filter(move |row| Some(row.fingerprint as usize) == own);
+        rows.map(|row| self.names.observation(row, row.run, self.at(row), &self.environment))
     }
 
     /// The runs of the rows, oldest first.
@@ -263,24 +294,29 @@ impl Chunk {
     }
 }
 
-/// The observations of one run, ordered by fingerprint.
+/// The observations of one run, ordered by series.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Recent {
     pub(crate) run: u64,
     pub(crate) at_us: i64,
-    pub(crate) environment: String,
+    pipeline: String,
+    environment: String,
     names: Names,
-    rows: Vec<(Fingerprint, Option<Fingerprint>, Row)>,
+    rows: Vec<(Fingerprint, Row)>,
 }
 
 impl Recent {
     /// Packs the observations of one run.
-    pub(crate) fn new(run: &RunId, at_us: i64, environment: &str, observed: &[Observed]) -> Self {
+    pub(crate) fn new(run: &RunId, at_us: i64, scope: Scope<'_>, observed: &[Observed]) -> Self {
         let mut names = Names::default();
-        let row = |seen: &Observed| (seen.fingerprint, seen.template, names.row(&seen.observation, 0, 0));
+        let row = |seen: &Observed| {
+            let row = names.row(seen.subplan.fingerprint, &seen.observation, 0, 0);
+            (seen.subplan.series(), row)
+        };
         let mut rows: Vec<_> = observed.iter().map(row).collect();
         rows.sort_by_key(|row| row.0);
-        Self { run: run.to_bits(), at_us, environment: environment.to_owned(), names, rows }
+        let (pipeline, environment) = (scope.pipeline.to_owned(), scope.environment.to_owned());
+        Self { run: run.to_bits(), at_us, pipeline, environment, names, rows }
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>, Unreadable> {
@@ -291,32 +327,28 @@ impl Recent {
         postcard::from_bytes(bytes).map_err(|error| bad(&error.to_string()))
     }
 
+    pub(crate) fn scope(&self) -> Scope<'_> {
+        Scope { pipeline: &self.pipeline, environment: &self.environment }
+    }
+
     /// Observations in it.
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Those of a subplan, the last of the run first.
-    pub(crate) fn of(&self, fingerprint: &Fingerprint) -> impl Iterator<Item = Result<Observation, Unreadable>> + '_ {
-        let from = self.rows.partition_point(|row| row.0 < *fingerprint);
-        let to = from + self.rows[from..].partition_point(|row| row.0 == *fingerprint);
-        self.rows[from..to].iter().rev().map(|row| self.observation(&row.2))
+    /// Those of a series, the last of the run first.
+    pub(crate) fn of(&self, series: &Fingerprint) -> impl Iterator<Item = Result<Seen, Unreadable>> + '_ {
+        let from = self.rows.partition_point(|row| row.0 < *series);
+        let to = from + self.rows[from..].partition_point(|row| row.0 == *series);
+        self.rows[from..to].iter().rev().map(|row| self.seen(&row.1))
     }
 
-    /// The subplans of a template.
-    pub(crate) fn fingerprints_of<'a>(&'a self, template: &'a Fingerprint) -> impl Iterator<Item = Fingerprint> + 'a {
-        self.rows.iter().filter(|row| row.1.as_ref() == Some(template)).map(|row| row.0)
+    /// All with the series they belong to.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Result<(Fingerprint, Seen), Unreadable>> + '_ {
+        self.rows.iter().map(|(series, row)| Ok((*series, self.seen(row)?)))
     }
 
-    /// All with what they are filed under.
-    pub(crate) fn all(&self) -> impl Iterator<Item = Result<Observed, Unreadable>> + '_ {
-        self.rows.iter().map(|(fingerprint, template, row)| {
-            let observation = self.observation(row)?;
-            Ok(Observed { fingerprint: *fingerprint, template: *template, observation })
-        })
-    }
-
-    fn observation(&self, row: &Row) -> Result<Observation, Unreadable> {
+    fn seen(&self, row: &Row) -> Result<Seen, Unreadable> {
         self.names.observation(row, self.run, self.at_us, &self.environment)
     }
 }

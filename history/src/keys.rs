@@ -2,16 +2,17 @@
 //!
 //! | tree | key | so that |
 //! |---|---|---|
-//! | `runs`, `recent` | start ‖ id | the newest runs are the end of the tree |
+//! | `runs` | start ‖ id | the newest runs are the end of the tree |
 //! | `ids` | id → start | a prefix of an id is a range |
 //! | `blocks` | start ‖ id ‖ piece | a run's record is a range, written at the end of the tree |
-//! | `observations` | fingerprint ‖ environment ‖ descending start of the chunk's first | the last N are the first of a range |
-//! | `templates` | template ‖ environment ‖ descending first seen ‖ fingerprint | likewise for a template |
+//! | `recent` | scope ‖ start ‖ id ‖ piece | what waits of a scope is a range |
+//! | `observations` | template ‖ scope ‖ descending start of the chunk's first | the last N are the first of a range |
 //! | `texts` | hash of the set ‖ piece | a set of texts is a range |
 //! | `sources` | name ‖ pipeline and environment ‖ data version | all versions of a source are a range |
 
 use chrono::{DateTime, Utc};
 
+use crate::evidence::Scope;
 use crate::record::{Fingerprint, RunId};
 
 /// Bytes of a time in a key.
@@ -27,7 +28,7 @@ pub(crate) fn descending(at_us: i64) -> [u8; TIME] {
     (!at_us.cast_unsigned().wrapping_add(1 << 63)).to_be_bytes()
 }
 
-/// Key of a run in `runs` and `recent`, and prefix of its pieces in `blocks`.
+/// Key of a run in `runs`, and prefix of its pieces in `blocks`.
 pub(crate) fn run(at: DateTime<Utc>, id: &RunId) -> Vec<u8> {
     [&ascending(at)[..], id.as_str().as_bytes()].concat()
 }
@@ -47,10 +48,23 @@ pub(crate) fn piece(prefix: &[u8], index: u16) -> Vec<u8> {
     [prefix, &index.to_be_bytes()[..]].concat()
 }
 
-/// Prefix of the chunks of a subplan, or of the subplans of a template, in an environment.
-pub(crate) fn series(fingerprint: &Fingerprint, environment: &str) -> Vec<u8> {
-    let tag = Fingerprint::of(environment);
-    [&fingerprint.0[..], &tag.0[..8]].concat()
+/// A scope in keys.
+pub(crate) fn scope(scope: Scope<'_>) -> [u8; 8] {
+    let Fingerprint(hash) =
+        Fingerprint::of(&format!("{}:{}{}", scope.pipeline.len(), scope.pipeline, scope.environment));
+    let mut tag = [0; 8];
+    tag.copy_from_slice(&hash[..8]);
+    tag
+}
+
+/// Key of a run in `recent`, and prefix of its pieces.
+pub(crate) fn recent(scope: &[u8; 8], at: DateTime<Utc>, id: &RunId) -> Vec<u8> {
+    [&scope[..], &run(at, id)[..]].concat()
+}
+
+/// Prefix of the chunks of a series in a scope.
+pub(crate) fn series(series: &Fingerprint, scope: &[u8; 8]) -> Vec<u8> {
+    [&series.0[..], &scope[..]].concat()
 }
 
 /// Length of [`series`].
@@ -59,21 +73,6 @@ pub(crate) const SERIES: usize = 24;
 /// A chunk of a series by its oldest observation.
 pub(crate) fn chunk(series: &[u8], first_at_us: i64) -> Vec<u8> {
     [series, &descending(first_at_us)[..]].concat()
-}
-
-/// An entry of `templates`.
-pub(crate) fn posting(
-    template: &Fingerprint,
-    environment: &str,
-    first_at_us: i64,
-    fingerprint: &Fingerprint,
-) -> Vec<u8> {
-    [&series(template, environment)[..], &descending(first_at_us)[..], &fingerprint.0[..]].concat()
-}
-
-/// The fingerprint at the end of a key of `templates`.
-pub(crate) fn posting_fingerprint(key: &[u8]) -> Option<Fingerprint> {
-    (key.len() == SERIES + TIME + 16).then(|| fingerprint_at(key, SERIES + TIME)).flatten()
 }
 
 /// The fingerprint that starts at `at` in a key.
@@ -87,7 +86,6 @@ pub(crate) fn source_name(name: &str) -> [u8; 16] {
 }
 
 /// A version of a source.
-pub(crate) fn source(name: &str, pipeline: &str, environment: &str, data_version: &Fingerprint) -> Vec<u8> {
-    let owner = Fingerprint::of(&format!("{}:{pipeline}{environment}", pipeline.len()));
-    [&source_name(name)[..], &owner.0[..], &data_version.0[..]].concat()
+pub(crate) fn source(name: &str, owner: Scope<'_>, data_version: &Fingerprint) -> Vec<u8> {
+    [&source_name(name)[..], &scope(owner)[..], &data_version.0[..]].concat()
 }

@@ -43,7 +43,7 @@ mod tests;
 pub use append::SourceVersion;
 pub use block::{CanonicalTexts, decode_record, encode_record};
 pub use error::HistoryError;
-pub use evidence::{Evidence, NoEvidence};
+pub use evidence::{Evidence, NoEvidence, Scope, Subplan};
 pub use history::{History, HistoryOptions, Remembered};
 pub use info::{StoreInfo, TreeInfo};
 pub use observe::{Observed, observations_of};

@@ -1,132 +1,112 @@
 //! Evidence from the store.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
 
 use crate::append::SourceVersion;
-use crate::block::{self, CanonicalTexts, Kind};
-use crate::chunk::{Chunk, Recent};
+use crate::block::{self, Kind, Unreadable};
+use crate::chunk::{Chunk, Recent, Seen};
 use crate::error::HistoryError;
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Scope, Subplan};
 use crate::keys;
-use crate::record::{Fingerprint, Observation, RunId};
-use crate::store::Store;
+use crate::record::{Fingerprint, Observation};
+use crate::store::{Entry, Store};
 use crate::trees::Name;
 
-/// Subplans of a template that are looked at, the latest to appear first: their last runs are what a template is asked for.
-const SUBPLANS_OF_TEMPLATE: usize = 256;
+/// Chunks of a template that are searched for one of its subplans.
+const CHUNKS_SEARCHED: usize = 128;
 
 impl Store {
-    /// The last `limit` observations of a subplan in an environment, newest first.
+    /// The last `limit` observations of a subplan, newest first; of those of its template the last 2,048 are looked at.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn observations(
         &self,
-        fingerprint: &Fingerprint,
-        environment: &str,
+        scope: Scope<'_>,
+        subplan: &Subplan,
         limit: usize,
     ) -> Result<Vec<Observation>, HistoryError> {
-        let mut found = Vec::new();
-        for recent in self.recent()?.iter().rev().filter(|recent| recent.environment == environment) {
-            for observation in recent.of(fingerprint) {
-                found.push(observation.map_err(|why| self.unreadable("an observation", &why))?);
-            }
-        }
-        let waiting = found.len();
-        let series = keys::series(fingerprint, environment);
-        for entry in self.trees()?.tree(Name::Observations).prefix(&series) {
-            if found.len() >= waiting.saturating_add(limit) {
-                break;
-            }
-            let (_, value) = entry?;
-            let chunk = Chunk::decode(&value).map_err(|why| self.unreadable("a chunk of observations", &why))?;
-            for observation in chunk.newest_first().take(limit.saturating_add(waiting) - found.len()) {
-                found.push(observation.map_err(|why| self.unreadable("an observation", &why))?);
-            }
-        }
-        if waiting > 0 {
-            // Stable: what is of the same time stays in the order in which it was found.
-            found.sort_by_key(|observation| std::cmp::Reverse(observation.at));
-        }
-        found.truncate(limit);
-        Ok(found)
+        let own = |(fingerprint, _): &Seen| *fingerprint == subplan.fingerprint;
+        let found = self.newest(scope, &subplan.series(), limit, CHUNKS_SEARCHED, own, |chunk, limit| {
+            chunk.newest_of(&subplan.fingerprint).take(limit).collect()
+        })?;
+        Ok(found.into_iter().map(|(_, observation)| observation).collect())
     }
 
-    /// The last `limit` observations of all subplans of a template in an environment, newest first. Of a template with more than
-    /// 256 subplans the 256 that appeared last are looked at.
+    /// The last `limit` observations of all subplans of a template, newest first.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn observations_by_template(
         &self,
+        scope: Scope<'_>,
         template: &Fingerprint,
-        environment: &str,
         limit: usize,
     ) -> Result<Vec<(Fingerprint, Observation)>, HistoryError> {
-        let mut subplans = BTreeSet::new();
-        for recent in self.recent()?.iter().filter(|recent| recent.environment == environment) {
-            subplans.extend(recent.fingerprints_of(template));
+        self.newest(
+            scope,
+            template,
+            limit,
+            usize::MAX,
+            |_| true,
+            |chunk, limit| chunk.newest_first().take(limit).collect(),
+        )
+    }
+
+    /// The last of a series: of what waits and of the first chunks.
+    fn newest(
+        &self,
+        scope: Scope<'_>,
+        series: &Fingerprint,
+        limit: usize,
+        chunks: usize,
+        own: impl Fn(&Seen) -> bool,
+        of_chunk: impl Fn(&Chunk, usize) -> Result<Vec<Seen>, Unreadable>,
+    ) -> Result<Vec<Seen>, HistoryError> {
+        let unreadable = |why| self.unreadable("an observation", &why);
+        let tag = keys::scope(scope);
+        let mut found: Vec<Seen> = Vec::new();
+        for recent in self.recent(&tag)?.iter().rev() {
+            for seen in recent.of(series) {
+                let seen = seen.map_err(unreadable)?;
+                if own(&seen) {
+                    found.push(seen);
+                }
+            }
         }
-        let waiting = subplans.len();
-        for entry in self.trees()?.tree(Name::Templates).prefix(&keys::series(template, environment)) {
-            if subplans.len() >= waiting + SUBPLANS_OF_TEMPLATE {
+        let waiting = found.len();
+        for entry in self.trees()?.tree(Name::Observations).prefix(&keys::series(series, &tag)).take(chunks) {
+            // What waits is mostly newer, but need not be.
+            let wanted = waiting.saturating_add(limit) - found.len();
+            if wanted == 0 {
                 break;
             }
-            subplans.extend(keys::posting_fingerprint(&entry?.0));
+            let chunk = Chunk::decode(&entry?.1).map_err(unreadable)?;
+            found.extend(of_chunk(&chunk, wanted).map_err(unreadable)?);
         }
-        let mut found = Vec::new();
-        for fingerprint in subplans {
-            let observations = self.observations(&fingerprint, environment, limit)?;
-            found.extend(observations.into_iter().map(|observation| (fingerprint, observation)));
+        if waiting > 0 {
+            // Stable: what is of the same time stays in the order in which it was found.
+            found.sort_by_key(|(_, observation)| std::cmp::Reverse(observation.at));
         }
-        found.sort_by_key(|(_, observation)| std::cmp::Reverse(observation.at));
         found.truncate(limit);
         Ok(found)
     }
 
-    /// The canonical text of a fingerprint or template, if a run that is still known came with it.
+    /// The canonical text of a fingerprint or template, if a run that is still known came with it. Where the run is known,
+    /// [`Store::texts_of`] is faster: this looks through the texts of all runs, the newest first.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn text(&self, fingerprint: &Fingerprint) -> Result<Option<String>, HistoryError> {
-        for run in self.runs_with(fingerprint)? {
-            let id = RunId::from_bits(run);
-            let Some(at) = self.trees()?.tree(Name::Ids).get(id.as_str().as_bytes())? else { continue };
-            let entry = self.entry(&keys::run_from(&at, id.as_str()))?;
-            let texts = entry.texts.map(|name| self.texts(&name)).transpose()?.unwrap_or_default();
-            if let Some(text) = texts.get(fingerprint) {
-                return Ok(Some(text.clone()));
-            }
-        }
-        // The fingerprint of something that no operator completes: only the sets of texts have it.
-        self.text_anywhere(fingerprint)
-    }
-
-    /// A few runs that observed a fingerprint, or a subplan of a template.
-    fn runs_with(&self, fingerprint: &Fingerprint) -> Result<Vec<u64>, HistoryError> {
-        let trees = self.trees()?;
-        let mut runs = Vec::new();
-        let mut subplans = vec![*fingerprint];
-        for entry in trees.tree(Name::Templates).prefix(&fingerprint.0).take(1) {
-            subplans.extend(keys::posting_fingerprint(&entry?.0));
-        }
-        for subplan in subplans {
-            for entry in trees.tree(Name::Observations).prefix(&subplan.0).take(1) {
-                let chunk = Chunk::decode(&entry?.1).map_err(|why| self.unreadable("a chunk of observations", &why))?;
-                runs.extend(chunk.runs().last());
-            }
-        }
-        let observed = |recent: &&Recent| {
-            recent.of(fingerprint).next().is_some() || recent.fingerprints_of(fingerprint).next().is_some()
-        };
-        runs.extend(self.recent()?.iter().rev().find(observed).map(|recent| recent.run));
-        Ok(runs)
-    }
-
-    fn text_anywhere(&self, fingerprint: &Fingerprint) -> Result<Option<String>, HistoryError> {
-        for name in self.texts_names()? {
-            let mut texts: CanonicalTexts = self.texts(&name)?;
-            if let Some(text) = texts.remove(fingerprint) {
+        let mut looked_at = BTreeSet::new();
+        for row in self.trees()?.tree(Name::Runs).rows().rev() {
+            // Runs and texts that cannot be read are `verify`'s to tell.
+            let Ok(Entry { texts: Some(name), .. }) = block::unseal_json(&row?.1) else { continue };
+            if looked_at.insert(name)
+                && let Ok(mut texts) = self.texts(&name)
+                && let Some(text) = texts.remove(fingerprint)
+            {
                 return Ok(Some(text));
             }
         }
@@ -156,34 +136,45 @@ impl Store {
         Ok(versions)
     }
 
-    /// Observations that wait to be folded, oldest run first.
-    pub(crate) fn recent(&self) -> Result<&[Recent], HistoryError> {
-        if let Some(known) = self.recent.get() {
-            return Ok(known);
+    /// Runs of a scope whose observations wait to be folded, oldest first.
+    pub(crate) fn recent(&self, scope: &[u8; 8]) -> Result<Arc<Vec<Recent>>, HistoryError> {
+        let mut known = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get(scope) {
+            return Ok(Arc::clone(known));
         }
-        let mut pieces: Vec<(Vec<u8>, Vec<sled::IVec>)> = Vec::new();
-        for entry in self.trees()?.tree(Name::Recent).rows() {
+        let mut runs: Vec<(Vec<u8>, Vec<sled::IVec>)> = Vec::new();
+        for entry in self.trees()?.tree(Name::Recent).prefix(scope) {
             let (key, value) = entry?;
             let run = &key[..key.len().saturating_sub(2)];
-            match pieces.last_mut() {
-                Some((last, frames)) if last == run => frames.push(value),
-                _ => pieces.push((run.to_vec(), vec![value])),
+            match runs.last_mut() {
+                Some((last, pieces)) if last == run => pieces.push(value),
+                _ => runs.push((run.to_vec(), vec![value])),
             }
         }
-        let decode = |(_, frames): &(Vec<u8>, Vec<sled::IVec>)| Recent::decode(&block::join(Kind::Recent, frames)?);
-        let recent: Result<Vec<Recent>, _> = pieces.iter().map(decode).collect();
-        let recent = recent.map_err(|why| self.unreadable("a run's observations", &why))?;
-        Ok(self.recent.get_or_init(|| recent))
+        let decode = |(_, pieces): &(Vec<u8>, Vec<sled::IVec>)| Recent::decode(&block::join(Kind::Recent, pieces)?);
+        let recent: Result<Vec<Recent>, _> = runs.iter().map(decode).collect();
+        let recent = Arc::new(recent.map_err(|why| self.unreadable("a run's observations", &why))?);
+        known.insert(*scope, Arc::clone(&recent));
+        Ok(recent)
+    }
+
+    /// Scopes that have observations waiting.
+    pub(crate) fn waiting_scopes(&self) -> Result<BTreeSet<[u8; 8]>, HistoryError> {
+        let mut scopes = BTreeSet::new();
+        for row in self.trees()?.tree(Name::Recent).rows() {
+            scopes.extend(row?.0.first_chunk::<8>());
+        }
+        Ok(scopes)
     }
 }
 
 impl Evidence for Store {
-    fn by_fingerprint(&self, fingerprint: &Fingerprint, environment: &str, limit: usize) -> Vec<Observation> {
-        readable(self.observations(fingerprint, environment, limit))
+    fn by_fingerprint(&self, scope: Scope<'_>, subplan: &Subplan, limit: usize) -> Vec<Observation> {
+        readable(self.observations(scope, subplan, limit))
     }
 
-    fn by_template(&self, template: &Fingerprint, environment: &str, limit: usize) -> Vec<(Fingerprint, Observation)> {
-        readable(self.observations_by_template(template, environment, limit))
+    fn by_template(&self, scope: Scope<'_>, template: &Fingerprint, limit: usize) -> Vec<(Fingerprint, Observation)> {
+        readable(self.observations_by_template(scope, template, limit))
     }
 }
 

@@ -2,15 +2,14 @@
 
 use chrono::{DateTime, SubsecRound, Utc};
 
-use crate::record::{Fingerprint, Observation, PlanRecord, RunRecord};
+use crate::evidence::Subplan;
+use crate::record::{Observation, PlanRecord, RunRecord};
 
 /// An observation with what it is filed under.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observed {
     /// The subplan.
-    pub fingerprint: Fingerprint,
-    /// Its template.
-    pub template: Option<Fingerprint>,
+    pub subplan: Subplan,
     /// What was measured.
     pub observation: Observation,
 }
@@ -45,7 +44,7 @@ pub fn observations_of(record: &RunRecord) -> Vec<Observed> {
                 completeness: node.completeness.clone(),
                 data_version,
             };
-            Some(Observed { fingerprint, template: node.template, observation })
+            Some(Observed { subplan: Subplan { fingerprint, template: node.template }, observation })
         });
         observed.collect::<Vec<_>>()
     };

@@ -3,7 +3,7 @@
 //! sled reuses space and hardly ever returns it, so the store is written anew when that pays: beside the old one, which stays in use
 //! until the new one is whole and on the disk.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +13,7 @@ use crate::append::SourceVersion;
 use crate::block;
 use crate::chunk::Chunk;
 use crate::error::HistoryError;
+use crate::evidence::Scope;
 use crate::folder::bytes_in;
 use crate::keys;
 use crate::observe::observations_of;
@@ -185,14 +186,13 @@ impl Store {
     fn removal(&self, runs: &[Kept]) -> Result<Option<Changes>, HistoryError> {
         let trees = self.trees()?;
         let mut changes = Changes::default();
-        let mut series: BTreeMap<Vec<u8>, (Fingerprint, String)> = BTreeMap::new();
+        let mut series: BTreeSet<Vec<u8>> = BTreeSet::new();
         for run in runs {
             let Ok(packed) = self.block(&run.key) else { return Ok(None) };
             let Ok((record, _)) = block::unpack_run(&packed) else { return Ok(None) };
-            for observed in observations_of(&record) {
-                let key = keys::series(&observed.fingerprint, &record.environment);
-                series.entry(key).or_insert_with(|| (observed.fingerprint, record.environment.clone()));
-            }
+            let scope = keys::scope(Scope::of(&record));
+            let observed = observations_of(&record);
+            series.extend(observed.iter().map(|observed| keys::series(&observed.subplan.series(), &scope)));
             for row in trees.tree(Name::Blocks).prefix(&run.key) {
                 changes.remove(Name::Blocks, row?.0);
             }
@@ -200,28 +200,16 @@ impl Store {
             changes.remove(Name::Ids, run.id.as_str().as_bytes());
         }
         let gone: HashSet<u64> = runs.iter().map(|run| run.id.to_bits()).collect();
-        for (prefix, (fingerprint, environment)) in series {
-            let mut left = false;
-            let mut templates = BTreeSet::new();
+        for prefix in series {
             for row in trees.tree(Name::Observations).prefix(&prefix) {
                 let (key, value) = row?;
                 let chunk = Chunk::decode(&value);
                 let mut chunk = chunk.map_err(|why| self.unreadable("a chunk of observations", &why))?;
-                templates.extend(chunk.template);
                 if chunk.retain(|run| !gone.contains(&run)) {
                     changes.remove(Name::Observations, key);
                     if let Some(first) = chunk.first_at_us() {
                         let sealed = chunk.encode().map_err(|why| self.unreadable("a chunk of observations", &why))?;
                         changes.insert(Name::Observations, keys::chunk(&prefix, first), sealed);
-                    }
-                }
-                left |= chunk.len() > 0;
-            }
-            for template in templates.iter().filter(|_| !left) {
-                for row in trees.tree(Name::Templates).prefix(&keys::series(template, &environment)) {
-                    let (key, _) = row?;
-                    if keys::posting_fingerprint(&key) == Some(fingerprint) {
-                        changes.remove(Name::Templates, key);
                     }
                 }
             }
@@ -235,11 +223,17 @@ impl Store {
         self.folder.clean(self.number)?;
         let limit = self.options.answer_within;
         let new = Trees::open(&self.folder.store(number), self.options.cache_bytes, limit)?;
-        if let Err(error) = self.copy_to(&new, kept).and_then(|()| new.flush(limit)) {
-            new.close(limit);
-            self.folder.remove(number);
-            return Err(error);
-        }
+        let copied = self.copy_to(&new, kept).and_then(|()| new.flush(limit));
+        new.close(limit);
+        // sled reads what was written and takes a snapshot of it when it opens next: better now than in the way of a run.
+        let path = self.folder.store(number);
+        let new = match copied.and_then(|()| Trees::open(&path, self.options.cache_bytes, limit)) {
+            Ok(new) => new,
+            Err(error) => {
+                self.folder.remove(number);
+                return Err(error);
+            }
+        };
         self.folder.set_current(number)?;
         let old = self.number;
         if let Some(trees) = self.swap(new, number) {
@@ -313,14 +307,6 @@ impl Store {
         let Some(mut all) = chunks.next() else { return Ok(()) };
         for chunk in chunks {
             all.extend(&chunk).map_err(unreadable)?;
-            all.template = all.template.or(chunk.template);
-        }
-        let (Some(oldest), Some(fingerprint)) = (all.first_at_us(), keys::fingerprint_at(&prefix, 0)) else {
-            return Ok(());
-        };
-        if let Some(template) = all.template {
-            let posting = keys::posting(&template, &all.environment, oldest, &fingerprint);
-            load.insert(Name::Templates, &posting, &[block::VALUE_VERSION])?;
         }
         for chunk in all.split() {
             if let Some(first) = chunk.first_at_us() {

@@ -1,8 +1,9 @@
 //! An open store: opening it, whatever state it is in, and reading its runs.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -38,8 +39,8 @@ pub struct Store {
     /// Number of the store in its folder.
     pub(crate) number: u64,
     pub(crate) options: HistoryOptions,
-    /// Observations not yet in chunks, oldest run first; read when first asked for.
-    pub(crate) recent: OnceLock<Vec<Recent>>,
+    /// By scope the runs whose observations are not yet in chunks, oldest first; read when first asked for.
+    pub(crate) recent: Mutex<HashMap<[u8; 8], Arc<Vec<Recent>>>>,
     notes: Vec<String>,
     /// A copy, of a store that may only be read.
     copy: Option<tempfile::TempDir>,
@@ -154,7 +155,7 @@ impl Store {
             folder: folder.clone(),
             number,
             options: options.clone(),
-            recent: OnceLock::new(),
+            recent: Mutex::default(),
             notes: Vec::new(),
             copy: None,
             lock,
@@ -216,7 +217,7 @@ impl Store {
 
     /// Replaces the database, e.g. by a smaller one with the same content.
     pub(crate) fn swap(&mut self, trees: Trees, number: u64) -> Option<Trees> {
-        self.recent = OnceLock::new();
+        self.recent = Mutex::default();
         self.number = number;
         self.trees.replace(trees)
     }

@@ -17,7 +17,6 @@ const VERSION_KEY: &[u8] = b"version";
 /// How long sled may hold its lock after it was closed.
 const LET_GO: Duration = Duration::from_secs(5);
 const APPENDED_KEY: &[u8] = b"appended";
-const WAITING_KEY: &[u8] = b"waiting";
 
 /// A tree by what it holds. `meta` holds the version and counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,23 +27,13 @@ pub(crate) enum Name {
     Blocks,
     Recent,
     Observations,
-    Templates,
     Texts,
     Sources,
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 9] = [
-        Self::Meta,
-        Self::Runs,
-        Self::Ids,
-        Self::Blocks,
-        Self::Recent,
-        Self::Observations,
-        Self::Templates,
-        Self::Texts,
-        Self::Sources,
-    ];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Meta, Self::Runs, Self::Ids, Self::Blocks, Self::Recent, Self::Observations, Self::Texts, Self::Sources];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -54,7 +43,6 @@ impl Name {
             Self::Blocks => "blocks",
             Self::Recent => "recent",
             Self::Observations => "observations",
-            Self::Templates => "templates",
             Self::Texts => "texts",
             Self::Sources => "sources",
         }
@@ -164,23 +152,14 @@ impl Trees {
         changes.insert(Name::Meta, APPENDED_KEY, &appended.to_be_bytes());
     }
 
-    /// Runs whose observations wait in `recent`.
-    pub(crate) fn waiting(&self) -> Result<u64, HistoryError> {
-        Ok(self.number(WAITING_KEY)?.unwrap_or(0))
-    }
-
-    pub(crate) fn set_waiting(changes: &mut Changes, waiting: u64) {
-        changes.insert(Name::Meta, WAITING_KEY, &waiting.to_be_bytes());
-    }
-
     /// Makes changes at once: after a crash all of them are there, or none.
     pub(crate) fn commit(&self, changes: &Changes) -> Result<(), HistoryError> {
-        let [a, b, c, d, e, f, g, h, i] = &self.trees[..] else {
+        let [a, b, c, d, e, f, g, h] = &self.trees[..] else {
             return Err(HistoryError::damaged(&self.path, "a tree is missing"));
         };
         guard::call(&self.path, || {
-            let done = (a, b, c, d, e, f, g, h, i).transaction(|(a, b, c, d, e, f, g, h, i)| {
-                for (tree, batch) in [a, b, c, d, e, f, g, h, i].into_iter().zip(&changes.batches) {
+            let done = (a, b, c, d, e, f, g, h).transaction(|(a, b, c, d, e, f, g, h)| {
+                for (tree, batch) in [a, b, c, d, e, f, g, h].into_iter().zip(&changes.batches) {
                     tree.apply_batch(batch)?;
                 }
                 Ok(())

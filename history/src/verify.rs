@@ -1,12 +1,14 @@
 //! Checking that everything in a store reads and fits together.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::PoisonError;
 
 use crate::append::SourceVersion;
 use crate::block::{self, Unreadable};
 use crate::chunk::Chunk;
 use crate::error::HistoryError;
+use crate::evidence::Scope;
 use crate::keys;
 use crate::record::{Fingerprint, RunId};
 use crate::spool;
@@ -62,13 +64,15 @@ struct Counts {
 
 impl Store {
     /// Reads everything and checks it against everything else: versions and checksums, that records decode and are where their keys
-    /// say, that each run has its observations and each observation its run, that texts and templates are found.
+    /// say, that each run has its observations and each observation its run, that texts are found.
     ///
     /// # Errors
     /// Only the system's; what is wrong with the content is in the report.
     pub fn verify(&self) -> Result<VerifyReport, HistoryError> {
         let mut report = VerifyReport::default();
         let mut counts = Counts::default();
+        // What is on the disk counts, not what was read before.
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let steps = [
             Self::verify_runs as fn(&Self, &mut VerifyReport, &mut Counts) -> Result<(), HistoryError>,
             Self::verify_ids,
@@ -172,13 +176,17 @@ impl Store {
 
     fn verify_observations(&self, report: &mut VerifyReport, counts: &mut Counts) -> Result<(), HistoryError> {
         let trees = self.trees()?;
-        for recent in self.recent()? {
-            *counts.found.entry(recent.run).or_default() += recent.len() as u64;
-            if let Some(Err(why)) = recent.all().find(Result::is_err) {
-                report.problem("recent", RunId::from_bits(recent.run), why);
+        for scope in self.waiting_scopes()? {
+            for recent in self.recent(&scope)?.iter() {
+                *counts.found.entry(recent.run).or_default() += recent.len() as u64;
+                if keys::scope(recent.scope()) != scope {
+                    report.problem("recent", RunId::from_bits(recent.run), "it is not where its key says");
+                }
+                if let Some(Err(why)) = recent.all().find(Result::is_err) {
+                    report.problem("recent", RunId::from_bits(recent.run), why);
+                }
             }
         }
-        let mut series_of: BTreeMap<Fingerprint, BTreeSet<Vec<u8>>> = BTreeMap::new();
         for row in trees.tree(Name::Observations).rows() {
             let (key, value) = row?;
             let fingerprint = keys::fingerprint_at(&key, 0).unwrap_or(Fingerprint([0; 16]));
@@ -189,7 +197,7 @@ impl Store {
                     continue;
                 }
             };
-            let series = keys::series(&fingerprint, &chunk.environment);
+            let series = keys::series(&fingerprint, &keys::scope(chunk.scope()));
             let own_key = chunk.first_at_us().map(|first| keys::chunk(&series, first));
             if own_key.as_deref() != Some(&key[..]) || !chunk.ordered() {
                 report.problem("observations", fingerprint, "a chunk is out of order");
@@ -198,22 +206,6 @@ impl Store {
                 report.problem("observations", fingerprint, why);
             }
             chunk.runs().for_each(|run| *counts.found.entry(run).or_default() += 1);
-            if let Some(template) = chunk.template {
-                let posting = [&keys::series(&template, &chunk.environment)[..], &fingerprint.0[..]].concat();
-                series_of.entry(fingerprint).or_default().insert(posting);
-            }
-        }
-        for row in trees.tree(Name::Templates).rows() {
-            let (key, _) = row?;
-            let fingerprint = keys::posting_fingerprint(&key).unwrap_or(Fingerprint([0; 16]));
-            let posting = [key.get(..keys::SERIES).unwrap_or_default(), &fingerprint.0[..]].concat();
-            let known = series_of.get_mut(&fingerprint).is_some_and(|postings| postings.remove(&posting));
-            if !known {
-                report.problem("templates", fingerprint, "it has no observations of this template, or is there twice");
-            }
-        }
-        for (fingerprint, postings) in series_of.iter().filter(|(_, postings)| !postings.is_empty()) {
-            report.problem("templates", fingerprint, format!("{} templates do not lead to it", postings.len()));
         }
         report.observations = counts.found.values().sum();
         for (run, found) in &counts.found {
@@ -243,7 +235,8 @@ impl Store {
                 Err(why) => report.problem("sources", format!("{key:02x?}"), why),
                 Ok(version) => {
                     let source = &version.source;
-                    let own = keys::source(&source.name, &version.pipeline, &version.environment, &source.data_version);
+                    let scope = Scope { pipeline: &version.pipeline, environment: &version.environment };
+                    let own = keys::source(&source.name, scope, &source.data_version);
                     if key != own {
                         report.problem("sources", &source.name, "it is not where its key says");
                     }

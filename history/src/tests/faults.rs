@@ -168,13 +168,13 @@ fn what_is_broken_below_the_surface_is_found_and_repaired() {
     }
     let some = store.run("last").unwrap();
     let key = crate::keys::run(some.started_at, &some.id);
-    let fingerprint = observations_of(&some)[0].fingerprint;
-    let series = crate::keys::series(&fingerprint, "default");
+    let (here, subplan) = (Scope::of(&some), observations_of(&some)[0].subplan);
+    let series = crate::keys::series(&subplan.series(), &crate::keys::scope(here));
     let name = crate::block::texts_name(&texts(&some));
-    use crate::trees::Name::{Blocks, Ids, Observations, Runs, Sources, Templates, Texts};
-    let source = crate::keys::source("flights", "flights", "default", &some.sources[0].data_version);
+    use crate::trees::Name::{Blocks, Ids, Observations, Recent, Runs, Sources, Texts};
+    let source = crate::keys::source("flights", here, &some.sources[0].data_version);
     let chunk = store.trees().unwrap().tree(Observations).prefix(&series).next().unwrap().unwrap().0.to_vec();
-    let posting = store.trees().unwrap().tree(Templates).rows().next().unwrap().unwrap().0.to_vec();
+    let waiting = store.trees().unwrap().tree(Recent).rows().next().unwrap().unwrap().0.to_vec();
     let piece = crate::keys::piece(&key, 0);
     let text_piece = crate::keys::piece(&name.0, 0);
     let spots = [
@@ -182,16 +182,13 @@ fn what_is_broken_below_the_surface_is_found_and_repaired() {
         (Ids, some.id.as_str().as_bytes().to_vec()),
         (Blocks, piece),
         (Observations, chunk),
-        (Templates, posting),
+        (Recent, waiting),
         (Texts, text_piece),
         (Sources, source),
     ];
     for (tree, key) in spots {
         let old = store.trees().unwrap().tree(tree).get(&key).unwrap().unwrap();
         for new in [None, Some(&b"\x01garbage that is long enough to be taken for a value"[..]), Some(&b""[..])] {
-            if new.is_some() && tree == Templates {
-                continue;
-            }
             let mut changes = crate::trees::Changes::default();
             match new {
                 Some(new) => changes.insert(tree, &key[..], new),
@@ -217,7 +214,7 @@ fn what_is_broken_below_the_surface_is_found_and_repaired() {
     assert!(report.rebuilt && report.runs == 40 && !report.problems.is_empty(), "{report:?}");
     assert!(!history.repair().unwrap().rebuilt);
     let store = history.open().unwrap();
-    assert_eq!(store.observations(&fingerprint, "default", 99).unwrap().len(), 40);
+    assert_eq!(store.observations(here, &subplan, 99).unwrap().len(), 40);
     assert_eq!(store.info().unwrap().set_aside.len(), 1);
 }
 

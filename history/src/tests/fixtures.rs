@@ -43,16 +43,17 @@ fn records() -> Vec<RunRecord> {
     records
 }
 
-fn chunk() -> (Chunk, Vec<Observation>) {
-    let mut chunk = Chunk::new(Some(Fingerprint::of("template 0")), "default");
+fn chunk() -> (Chunk, Vec<(Fingerprint, Observation)>) {
+    let mut chunk = Chunk::new(Scope { pipeline: "flights", environment: "default" });
     let mut seen = Vec::new();
     let reductions = vec![Reduction::DynamicFilter, Reduction::Limit, Reduction::EmptyBuildSide];
     let kinds = [Completeness::Complete, Completeness::Truncated, Completeness::ReducedBy(reductions)];
     for (n, completeness) in (0..).zip(kinds) {
-        let mut observation = observations_of(&run(n, Shape::default())).remove(4).observation;
+        let Observed { subplan, mut observation } =
+            observations_of(&run(n, Shape { moving: n == 1, ..Shape::default() })).remove(4);
         observation.completeness = completeness;
-        chunk.insert(&observation);
-        seen.push(observation);
+        seen.push((subplan.fingerprint, observation));
+        chunk.insert(&seen[seen.len() - 1]);
     }
     seen.reverse();
     (chunk, seen)
@@ -60,7 +61,7 @@ fn chunk() -> (Chunk, Vec<Observation>) {
 
 fn recent() -> Recent {
     let record = run(5, Shape::default());
-    Recent::new(&record.id, record.started_at.timestamp_micros(), "default", &observations_of(&record))
+    Recent::new(&record.id, record.started_at.timestamp_micros(), Scope::of(&record), &observations_of(&record))
 }
 
 #[test]

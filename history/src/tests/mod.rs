@@ -56,15 +56,18 @@ fn what_is_remembered_is_there() {
     assert_eq!(store.run("last").unwrap(), records[69]);
 
     let seen = observations_of(&records[69]);
-    let last = store.observations(&seen[0].fingerprint, "default", 10).unwrap();
+    let (here, subplan) = (Scope::of(&records[69]), seen[0].subplan);
+    let last = store.observations(here, &subplan, 10).unwrap();
     assert_eq!(last.len(), 10);
     assert_eq!(last[0], seen[0].observation);
     assert!(last.windows(2).all(|pair| pair[0].at > pair[1].at));
-    assert_eq!(store.observations(&seen[0].fingerprint, "default", 1000).unwrap().len(), 70);
-    assert_eq!(store.observations(&seen[0].fingerprint, "dev", 10).unwrap(), []);
-    let template = seen[0].template.unwrap();
-    let by_template = store.by_template(&template, "default", 5);
-    assert_eq!(by_template[0], (seen[0].fingerprint, seen[0].observation.clone()));
+    assert_eq!(store.observations(here, &subplan, 1000).unwrap().len(), 70);
+    assert_eq!(store.observations(Scope { environment: "dev", ..here }, &subplan, 10).unwrap(), []);
+    assert_eq!(store.observations(Scope { pipeline: "other", ..here }, &subplan, 10).unwrap(), []);
+    let evidence: &dyn Evidence = &store;
+    assert_eq!(evidence.by_fingerprint(here, &subplan, 10), last);
+    let by_template = evidence.by_template(here, &subplan.template.unwrap(), 5);
+    assert_eq!(by_template[0], (subplan.fingerprint, seen[0].observation.clone()));
 
     for (fingerprint, text) in texts(&records[3]) {
         assert_eq!(store.text(&fingerprint).unwrap(), Some(text));
@@ -189,8 +192,32 @@ fn odd_records_are_kept_too() {
     let seen = observations_of(&odd);
     assert_eq!(seen.len(), 3);
     for observed in seen {
-        assert!(store.observations(&observed.fingerprint, &odd.environment, 1).unwrap()[0] == observed.observation);
+        assert!(store.observations(Scope::of(&odd), &observed.subplan, 1).unwrap()[0] == observed.observation);
     }
+}
+
+#[test]
+fn literals_that_change_share_a_template() {
+    let state = state();
+    let mut store = history(&state).create().unwrap();
+    let records: Vec<_> = (0..100).map(|n| run(n, Shape { moving: true, ..Shape::default() })).collect();
+    for record in &records {
+        store.append(record, &texts(record)).unwrap();
+    }
+    let here = Scope::of(&records[0]);
+    for record in &records {
+        for seen in observations_of(record) {
+            assert_eq!(store.observations(here, &seen.subplan, 9).unwrap(), [seen.observation]);
+        }
+    }
+    let seen = &observations_of(&records[99])[3];
+    let by_template = store.observations_by_template(here, &seen.subplan.template.unwrap(), 1000).unwrap();
+    assert_eq!(by_template.len(), 100);
+    assert_eq!(by_template[0], (seen.subplan.fingerprint, seen.observation.clone()));
+    let mut without = seen.subplan;
+    without.template = None;
+    assert_eq!(store.observations(here, &without, 9).unwrap(), []);
+    clean(&store);
 }
 
 #[test]

@@ -25,10 +25,16 @@ fn record(n: usize, step: &Step) -> RunRecord {
     record.environment = if step.environment { "default" } else { "dev" }.into();
     let nodes = &mut record.steps[0].plan.as_mut().unwrap().nodes;
     for (node, kind) in nodes.iter_mut().zip(&step.nodes) {
-        node.fingerprint = Some(Fingerprint::of(&format!("node {kind}")));
-        node.template = Some(Fingerprint::of(&format!("template {}", kind / 2)));
+        let subplan = subplan(*kind);
+        (node.fingerprint, node.template) = (Some(subplan.fingerprint), subplan.template);
     }
     record
+}
+
+/// Two subplans of one template, one of another, and one without.
+fn subplan(kind: u8) -> Subplan {
+    let template = (kind < 3).then(|| Fingerprint::of(&format!("template {}", kind / 2)));
+    Subplan { fingerprint: Fingerprint::of(&format!("node {kind}")), template }
 }
 
 /// What the store should say, as a set for each time: the order among equal times is free.
@@ -79,16 +85,17 @@ proptest! {
         }
         let check = |store: &Store| {
             for environment in ["default", "dev"] {
+                let scope = Scope { pipeline: "flights", environment };
                 for kind in 0..4 {
-                    let fingerprint = Fingerprint::of(&format!("node {kind}"));
-                    let expected = expected(&records, environment, |seen| seen.fingerprint == fingerprint);
-                    same(store.observations(&fingerprint, environment, limit).unwrap(), expected.clone(), limit)?;
-                    same(store.observations(&fingerprint, environment, usize::MAX).unwrap(), expected, usize::MAX)?;
+                    let subplan = subplan(kind);
+                    let expected = expected(&records, environment, |seen| seen.subplan == subplan);
+                    same(store.observations(scope, &subplan, limit).unwrap(), expected.clone(), limit)?;
+                    same(store.observations(scope, &subplan, usize::MAX).unwrap(), expected, usize::MAX)?;
                 }
                 for kind in 0..2 {
                     let template = Fingerprint::of(&format!("template {kind}"));
-                    let found = store.observations_by_template(&template, environment, limit).unwrap();
-                    let expected = expected(&records, environment, |seen| seen.template == Some(template));
+                    let found = store.observations_by_template(scope, &template, limit).unwrap();
+                    let expected = expected(&records, environment, |seen| seen.subplan.template == Some(template));
                     same(found.into_iter().map(|seen| seen.1).collect(), expected, limit)?;
                 }
             }
@@ -149,20 +156,26 @@ proptest! {
 
     #[test]
     fn packed_observations_come_back(steps in steps(80)) {
-        let fingerprint = Fingerprint::of("node 0");
-        let mut chunk = Chunk::new(None, "default");
+        let scope = Scope { pipeline: "flights", environment: "default" };
+        let mut chunk = Chunk::new(scope);
         let mut seen: Vec<Observation> = Vec::new();
         for (n, step) in steps.iter().enumerate() {
             let mut record = record(n, step);
             record.environment = "default".into();
             let observed = observations_of(&record);
-            let recent = Recent::new(&record.id, record.started_at.timestamp_micros(), "default", &observed);
+            let recent = Recent::new(&record.id, record.started_at.timestamp_micros(), scope, &observed);
             prop_assert_eq!(&Recent::decode(&recent.encode().unwrap()).unwrap(), &recent);
             prop_assert_eq!(recent.all().count(), observed.len());
-            for observation in observed.into_iter().filter(|o| o.fingerprint == fingerprint).map(|o| o.observation) {
-                chunk.insert(&observation);
+            for Observed { subplan, observation } in observed {
+                chunk.insert(&(subplan.fingerprint, observation.clone()));
                 seen.push(observation);
             }
+        }
+        for kind in 0..4 {
+            let fingerprint = subplan(kind).fingerprint;
+            let own: Vec<_> = chunk.newest_of(&fingerprint).map(Result::unwrap).collect();
+            let all: Vec<_> = chunk.newest_first().map(Result::unwrap).filter(|seen| seen.0 == fingerprint).collect();
+            prop_assert_eq!(own, all);
         }
         seen.sort_by_key(|observation| observation.at);
         seen.reverse();
@@ -173,7 +186,7 @@ proptest! {
             prop_assert!(part.ordered());
         }
         prop_assert!(parts.len() <= 1 + 2 * seen.len() / CHUNK_ROWS);
-        let back: Vec<_> = parts.iter().rev().flat_map(Chunk::newest_first).map(Result::unwrap).collect();
+        let back: Vec<_> = parts.iter().rev().flat_map(Chunk::newest_first).map(|seen| seen.unwrap().1).collect();
         same(back, seen, usize::MAX)?;
     }
 

@@ -57,11 +57,11 @@ pub(crate) fn run(n: u64, shape: Shape) -> RunRecord {
             completeness: if i % 9 == 8 { Completeness::Truncated } else { Completeness::Complete },
             estimated_rows: Some(1000 * i as u64),
             rows: Some(1000 * i as u64 + noise),
-            bytes: (i % 3 == 0).then_some(64_000 + noise),
+            bytes: i.is_multiple_of(3).then_some(64_000 + noise),
             elapsed_us: 10 * i as u64 + noise,
             spill_count: 0,
             spilled_bytes: 0,
-            peak_memory_bytes: (i % 2 == 0).then_some(1 << 20),
+            peak_memory_bytes: i.is_multiple_of(2).then_some(1 << 20),
             partitions: (0..2).map(|p| PartitionRecord { rows: 500 * i as u64 + p, elapsed_us: 5 }).collect(),
             metrics: (0..shape.metrics).map(|m| (format!("metric_{m}"), 1000 * noise + m as u64)).collect(),
         }
