@@ -73,17 +73,28 @@ pub fn verdict(record: &RunRecord, settings: &Settings) -> String {
     }
 }
 
-/// Remembers a run and says what became of the record. `always` says it also where nobody watches.
+/// How much is said of a run that was remembered; trouble is always told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tell {
+    /// How to report it.
+    Always,
+    /// The same, where somebody watches.
+    Watched,
+    /// Nothing.
+    Trouble,
+}
+
+/// Remembers a run and says what became of the record.
 pub fn remember(
     record: &RunRecord,
     texts: &CanonicalTexts,
     settings: &Settings,
     world: &World,
-    always: bool,
+    tell: Tell,
     console: &mut Console,
 ) {
     let remembered = history(settings).remember(record, texts);
-    let watched = always || console.err_look().terminal;
+    let watched = tell == Tell::Always || (tell == Tell::Watched && console.err_look().terminal);
     let report = format!("sparklet report {}{}", short(&record.id), world.state_argument(settings));
     match remembered {
         Remembered::Stored { notes } => {

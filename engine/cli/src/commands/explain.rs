@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use datafusion::common::TableReference;
 use serde_json::{Value, json};
 use sparklet_core::{PreparedQuery, Session};
 use sparklet_history::{
@@ -140,8 +139,7 @@ async fn of_step(
         bind(pipeline, session, &values, Some(&[name.to_owned()]), Depth::Physical).await.map_err(shared::rejected)?;
     for before in bound.steps.iter().filter(|s| step.reads.contains(&s.name)) {
         let table = Arc::new(PlannedTable::new(Arc::clone(&before.schema), before.estimated_rows));
-        let reference = TableReference::bare(before.name.as_str());
-        session.context().register_table(reference, table).map_err(|error| session.explain(error))?;
+        session.register_step(&before.name, table)?;
     }
     Ok(session.sql(&step.sql.sql, &values).await?.prepare().await?)
 }

@@ -22,9 +22,10 @@ use crate::console::Console;
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupts;
 use crate::output::Format;
+use crate::past::{self, Tell};
+use crate::runtime;
 use crate::settings::{EngineFlags, LookFlags, Settings};
 use crate::world::{World, apply_look, shows_progress};
-use crate::{past, runtime};
 use record::AdHoc;
 use statement::{Limits, Manner};
 
@@ -199,14 +200,14 @@ impl Shell<'_> {
             }
         }
         console.flush()?;
-        self.remember(run, &ended, console);
+        self.remember(run, &ended, if ended.is_ok() { Tell::Watched } else { Tell::Trouble }, console);
         ended
     }
 
-    /// Remembers what was run; says so on a terminal, and says it anywhere if it went wrong.
-    fn remember(&self, run: AdHoc, ended: &Result, console: &mut Console) {
+    /// Remembers what was run.
+    fn remember(&self, run: AdHoc, ended: &Result, tell: Tell, console: &mut Console) {
         if let Some((record, texts)) = run.finish(&self.session, self.settings, &self.given, ended) {
-            past::remember(&record, &texts, self.settings, self.world, false, console);
+            past::remember(&record, &texts, self.settings, self.world, tell, console);
         }
     }
 }

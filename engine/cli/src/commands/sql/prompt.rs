@@ -21,6 +21,7 @@ use crate::console::Console;
 use crate::failure::{Failure, Result};
 use crate::output::Format;
 use crate::output::grid::{Cell, Grid};
+use crate::past::Tell;
 
 const HELP: &str = "\
 SQL ends with `;` and may have many lines. Files are tables: SELECT * FROM 'data/*.parquet';
@@ -101,7 +102,7 @@ async fn statements(shell: &Shell<'_>, text: String, timing: bool, console: &mut
         }
         run.add(done);
         let ended = ran.map_err(|failure| super::placed(failure, &text, range));
-        shell.remember(run, &ended, console);
+        shell.remember(run, &ended, Tell::Trouble, console);
         ended?;
     }
     Ok(())

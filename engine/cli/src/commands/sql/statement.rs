@@ -251,7 +251,7 @@ fn defines(plan: &LogicalPlan) -> bool {
 /// Where batches go.
 enum Sink<'a> {
     /// Rows for the user.
-    Rows(RowWriter<'a>),
+    Rows(Box<RowWriter<'a>>),
     /// A plan, as text for people.
     Plan { out: &'a mut dyn Write, rows: u64 },
     /// A count of rows written elsewhere.
@@ -266,7 +266,7 @@ impl<'a> Sink<'a> {
             LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) if manner.format == Format::Table => {
                 Self::Plan { out: console.out(), rows: 0 }
             }
-            _ => Self::Rows(RowWriter::new(console.out(), look, manner.format, schema, manner.limit)),
+            _ => Self::Rows(Box::new(RowWriter::new(console.out(), look, manner.format, schema, manner.limit))),
         }
     }
 
