@@ -1,4 +1,5 @@
 //! Planning through a sparklet session beside plain DataFusion, on a join of six tables, and the observation that follows a run.
+#![expect(clippy::unwrap_used, reason = "a bench that cannot set itself up has nothing to measure")]
 
 use std::collections::BTreeMap;
 use std::hint::black_box;

@@ -36,7 +36,7 @@ pub(crate) async fn locate(session: &Session, plan: &Arc<dyn ExecutionPlan>, err
                     .or_hint("the file at fault was not found in time; read the sources one by one to find it");
             }
             match tokio::time::timeout(left, read_whole(session, scan, file)).await {
-                Ok(Some(found)) => return at_file(found, error, &scan.object_store_url.to_string(), file),
+                Ok(Some(found)) => return at_file(found, error, scan.object_store_url.as_ref(), file),
                 Ok(None) => {}
                 Err(_) => return error,
             }

@@ -172,6 +172,15 @@ fn format(sink: &SinkSpec) -> Result<Arc<dyn FileFormat>> {
     })
 }
 
+/// True for types whose values `partition_by` can put into folder names and read back as they were.
+pub fn can_name_folders(data_type: &DataType) -> bool {
+    data_type.is_integer()
+        || matches!(
+            data_type,
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Date32 | DataType::Boolean
+        )
+}
+
 fn check_partition_columns(schema: &SchemaRef, sink: &SinkSpec) -> Result<()> {
     for name in &sink.partition_by {
         let Ok(field) = schema.field_with_name(name) else {
@@ -183,12 +192,7 @@ fn check_partition_columns(schema: &SchemaRef, sink: &SinkSpec) -> Result<()> {
                 None => error.with_hint(format!("the result has {}", names.join(", "))),
             });
         };
-        let usable = field.data_type().is_integer()
-            || matches!(
-                field.data_type(),
-                DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Date32 | DataType::Boolean
-            );
-        if !usable {
+        if !can_name_folders(field.data_type()) {
             let message =
                 format!("`partition_by` names `{name}` of type {}, which cannot name folders", field.data_type());
             return Err(Error::new(ErrorKind::Query, message)

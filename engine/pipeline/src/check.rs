@@ -296,7 +296,7 @@ impl Binder<'_> {
                         names.clone(),
                     )));
                 }
-                Ok(field) if !can_name_folders(field.data_type()) => {
+                Ok(field) if !sparklet_core::write::can_name_folders(field.data_type()) => {
                     let message =
                         format!("column `{column}` is of type {}, which cannot name folders", field.data_type());
                     self.found.push(
@@ -396,15 +396,6 @@ fn aggregates(plan: &LogicalPlan) -> bool {
         LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) => true,
         LogicalPlan::Projection(_) | LogicalPlan::Filter(_) => plan.inputs().into_iter().any(aggregates),
         _ => false,
-    }
-}
-
-fn can_name_folders(kind: &DataType) -> bool {
-    match kind {
-        DataType::Dictionary(_, value) => can_name_folders(value),
-        DataType::Boolean | DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
-        DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) | DataType::Decimal128(..) => true,
-        other => other.is_integer(),
     }
 }
 
