@@ -7,30 +7,30 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 /// A folder of its own for one test; the binary runs in it with an environment of its own.
-pub struct Place {
+pub(crate) struct Place {
     folder: TempDir,
 }
 
 /// What a finished process said.
 #[derive(Debug)]
-pub struct Said {
-    pub code: i32,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::Builder::new().prefix("sparklet-it-").tempdir().unwrap() }
     }
 
     /// Absolute path of `name` in the folder.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Writes a file, with its parents.
-    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, content).unwrap();
@@ -38,12 +38,12 @@ impl Place {
     }
 
     /// Copies a folder of the repository, outputs and state left out.
-    pub fn copy(&self, from: &str, to: &str) {
+    pub(crate) fn copy(&self, from: &str, to: &str) {
         copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join(from), &self.path(to));
     }
 
     /// The binary with `args`, not started.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sparklet"));
         command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
@@ -57,30 +57,30 @@ impl Place {
     }
 
     /// Runs the binary with `args` to its end.
-    pub fn run(&self, args: &[&str]) -> Said {
+    pub(crate) fn run(&self, args: &[&str]) -> Said {
         finish(self.command(args))
     }
 
     /// Runs it and insists on success.
-    pub fn ok(&self, args: &[&str]) -> Said {
+    pub(crate) fn ok(&self, args: &[&str]) -> Said {
         let said = self.run(args);
         assert_eq!(said.code, 0, "sparklet {}\n{}\n{}", args.join(" "), said.out, said.err);
         said
     }
 
     /// Starts it with its standard output and error kept.
-    pub fn start(&self, args: &[&str]) -> Child {
+    pub(crate) fn start(&self, args: &[&str]) -> Child {
         self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// The only row and column of a query, by the binary itself.
-    pub fn ask(&self, sql: &str) -> String {
+    pub(crate) fn ask(&self, sql: &str) -> String {
         let said = self.ok(&["sql", "--learning", "off", "--format", "csv", "-c", sql]);
         said.out.lines().nth(1).unwrap_or_default().to_owned()
     }
 
     /// Names in a folder below this one, hidden ones included, sorted; empty if it does not exist.
-    pub fn list(&self, name: &str) -> Vec<String> {
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.path(name)) else { return Vec::new() };
         let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
@@ -88,13 +88,13 @@ impl Place {
     }
 
     /// `text` without what changes from place to place.
-    pub fn neutral(&self, text: &str) -> String {
+    pub(crate) fn neutral(&self, text: &str) -> String {
         text.replace(self.folder.path().to_str().unwrap(), "<place>")
     }
 }
 
 /// Runs `command` to its end.
-pub fn finish(mut command: Command) -> Said {
+pub(crate) fn finish(mut command: Command) -> Said {
     let output = command.output().unwrap();
     Said {
         code: output.status.code().unwrap_or(-1),
@@ -121,7 +121,7 @@ fn copy_folder(from: &Path, to: &Path) {
 }
 
 /// Folder with the query texts of `benches/fetch-queries`; none, said loudly, where they were not fetched (an error in CI).
-pub fn query_texts(suite: &str) -> Option<PathBuf> {
+pub(crate) fn query_texts(suite: &str) -> Option<PathBuf> {
     let home = std::env::var_os("SPARKLET_BENCH_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/sparklet/bench")))?;
     let folder = home.join("queries").join(suite);
