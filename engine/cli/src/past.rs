@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use chrono::Utc;
 use sparklet_history::{
-    CanonicalTexts, History, HistoryError, HistoryOptions, Remembered, RunFilter, RunId, RunRecord, RunSummary, Store,
+    CanonicalTexts, History, HistoryError, HistoryOptions, PrunePolicy, Remembered, RunFilter, RunId, RunRecord,
+    RunSummary, Store,
 };
 
 use crate::console::Console;
@@ -99,6 +101,7 @@ pub fn remember(
     match remembered {
         Remembered::Stored { notes } => {
             notes.iter().for_each(|note| console.note(note));
+            keep_in_bounds(record, settings);
             if watched {
                 console.hint(&report);
             }
@@ -113,6 +116,24 @@ pub fn remember(
                 .hint(&format!("make `{}` writable, or choose another folder with `--state`", shown(&settings.state)));
         }
     }
+}
+
+/// Applies the retention settings after about every 32nd run: forgetting reads the whole store, which not every run should pay for.
+/// What goes wrong here is for `history prune` to say.
+fn keep_in_bounds(record: &RunRecord, settings: &Settings) {
+    let due = record.id.as_str().ends_with('0');
+    if !due {
+        return;
+    }
+    let pruned = history(settings).open().and_then(|mut store| store.prune(&retention(settings), Utc::now()));
+    if let Err(error) = pruned {
+        tracing::debug!("retention was not applied: {error}");
+    }
+}
+
+/// The retention settings as the store takes them.
+pub fn retention(settings: &Settings) -> PrunePolicy {
+    PrunePolicy { max_age: settings.max_age, max_runs: settings.max_runs, max_bytes: settings.max_size }
 }
 
 /// The first characters of a run's id.

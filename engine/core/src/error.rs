@@ -5,6 +5,7 @@ use std::fmt;
 use arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
 
 use crate::suggest;
 
@@ -157,7 +158,7 @@ fn classify(error: &DataFusionError, tables: &[String]) -> Error {
     match root {
         DataFusionError::SchemaError(schema, _) => of_schema(schema, text),
         DataFusionError::Plan(_) => of_plan(text, tables),
-        DataFusionError::SQL(..) => Error::new(ErrorKind::Query, text),
+        DataFusionError::SQL(parser, _) => Error::new(ErrorKind::Query, of_parser(parser)),
         DataFusionError::NotImplemented(_) => Error::new(ErrorKind::Query, format!("not supported: {text}")),
         DataFusionError::Configuration(_) => Error::new(ErrorKind::Setting, text),
         DataFusionError::ResourcesExhausted(_) if text.contains("temp directory") || text.contains("disk") => {
@@ -252,6 +253,17 @@ fn clean(text: &str) -> String {
     }
     let rest = rest.split("\n\nbacktrace:").next().unwrap_or(rest);
     rest.trim_end_matches('.').to_owned()
+}
+
+/// What the parser says, in the project's voice.
+fn of_parser(parser: &ParserError) -> String {
+    match parser {
+        ParserError::TokenizerError(said) | ParserError::ParserError(said) => {
+            let mut letters = said.chars();
+            letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+        }
+        ParserError::RecursionLimitExceeded => "the statement nests too deeply".to_owned(),
+    }
 }
 
 fn of_schema(schema: &SchemaError, text: String) -> Error {

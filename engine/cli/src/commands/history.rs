@@ -221,10 +221,11 @@ fn prune(arguments: &Prune, settings: &Settings, console: &mut Console) -> Resul
             }
         }
     }
+    let kept = past::retention(settings);
     let policy = PrunePolicy {
-        max_age: given("--max-age", arguments.max_age.as_deref(), settings.max_age, value::duration)?,
-        max_runs: given("--max-runs", arguments.max_runs.as_deref(), settings.max_runs, value::count)?,
-        max_bytes: given("--max-size", arguments.max_size.as_deref(), settings.max_size, value::size)?,
+        max_age: given("--max-age", arguments.max_age.as_deref(), kept.max_age, value::duration)?,
+        max_runs: given("--max-runs", arguments.max_runs.as_deref(), kept.max_runs, value::count)?,
+        max_bytes: given("--max-size", arguments.max_size.as_deref(), kept.max_bytes, value::size)?,
     };
     let mut store = past::open(settings, console)?;
     if store.is_copy() {
