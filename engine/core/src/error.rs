@@ -141,7 +141,8 @@ impl From<ArrowError> for Error {
     }
 }
 
-const MEMORY_HINT: &str = "raise `memory` (`--memory`), or lower `slots` (`--slots`) so that fewer tasks share it";
+pub(crate) const MEMORY_HINT: &str =
+    "raise `memory` (`--memory`), or lower `slots` (`--slots`) so that fewer tasks share it";
 const SPILL_HINT: &str =
     "free space, or set `spill_dir` (`--spill-dir`) to a larger disk, or raise `memory` (`--memory`)";
 const DISK_HINT: &str = "free space on that disk and run again; nothing was published";

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use datafusion::error::DataFusionError;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
@@ -19,6 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{self, Observed};
 use crate::progress::Progress;
 use crate::session::Session;
+use crate::stall::{self, StallWatch};
 
 /// A lazy query of a session.
 #[derive(Clone, Debug)]
@@ -138,11 +140,13 @@ impl PreparedQuery {
         Arc::clone(&self.progress)
     }
 
-    /// Runs it as one stream; partitions are merged, order kept where the query has one.
+    /// Runs it as one stream; partitions are merged, order kept where the query has one. A query that waits for itself under memory
+    /// pressure ends with [`ErrorKind::Resources`]. Call it within a tokio runtime whose timer is enabled.
     pub fn stream(&self) -> Result<SendableRecordBatchStream> {
         let stream = execute_stream(Arc::clone(&self.physical), Arc::clone(&self.task_context))
             .map_err(|e| self.session.explain(e))?;
-        Ok(Box::pin(EndMark { stream, ended: Arc::clone(&self.ended) }))
+        let watch = StallWatch::new(Arc::clone(&self.physical), self.session.clone(), stall::LIMIT);
+        Ok(Box::pin(Watched { stream, ended: Arc::clone(&self.ended), watch }))
     }
 
     /// Runs it and returns all rows.
@@ -202,25 +206,36 @@ pub(crate) fn from_join(join: tokio::task::JoinError) -> Error {
         .with_hint("this is a bug in the engine: please report the query and this message")
 }
 
-/// Marks when a stream has given all its rows: counts of a stream that was dropped before are no evidence.
-struct EndMark {
+/// Marks when a stream has given all its rows (counts of a stream that was dropped before are no evidence), and ends one that has
+/// stalled.
+struct Watched {
     stream: SendableRecordBatchStream,
     ended: Arc<AtomicBool>,
+    watch: StallWatch,
 }
 
-impl Stream for EndMark {
+impl Stream for Watched {
     type Item = datafusion::error::Result<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let polled = self.stream.as_mut().poll_next(cx);
-        if matches!(polled, Poll::Ready(None)) {
-            self.ended.store(true, Relaxed);
+        match self.stream.as_mut().poll_next(cx) {
+            Poll::Pending => match self.watch.poll(cx) {
+                Poll::Ready(error) => Poll::Ready(Some(Err(DataFusionError::External(Box::new(error))))),
+                Poll::Pending => Poll::Pending,
+            },
+            Poll::Ready(None) => {
+                self.ended.store(true, Relaxed);
+                Poll::Ready(None)
+            }
+            Poll::Ready(item) => {
+                self.watch.alive();
+                Poll::Ready(item)
+            }
         }
-        polled
     }
 }
 
-impl RecordBatchStream for EndMark {
+impl RecordBatchStream for Watched {
     fn schema(&self) -> SchemaRef {
         self.stream.schema()
     }

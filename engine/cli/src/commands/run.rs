@@ -1,6 +1,6 @@
 //! `sparklet run`: runs a pipeline, with progress, a verdict and a record of what happened.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use sparklet_history::{CanonicalTexts, CheckRecord, Outcome, RunRecord, StepRecord};
@@ -120,7 +120,8 @@ fn explain_checks(step: &StepRecord, console: &mut Console) {
             console.warn(&text);
         }
         if let Some(kept) = &check.kept {
-            console.hint(&format!("the rows are kept in `{}`", human::safe(kept)));
+            let kept = crate::settings::relative(Path::new(kept)).display().to_string();
+            console.hint(&format!("the rows are kept in `{}`", human::safe(&kept)));
         }
     }
 }
