@@ -2,6 +2,10 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use serde::Serialize;
+
+use crate::failure::Result;
+
 /// Width that text is laid out for where the terminal does not tell.
 const DEFAULT_WIDTH: usize = 100;
 
@@ -102,6 +106,13 @@ impl Console {
     /// The stream for data.
     pub fn out(&mut self) -> &mut dyn Write {
         &mut *self.out
+    }
+
+    /// Writes `value` as data: JSON over several lines.
+    pub fn json(&mut self, value: &impl Serialize) -> Result {
+        serde_json::to_writer_pretty(&mut *self.out, value)?;
+        writeln!(self.out)?;
+        Ok(())
     }
 
     /// How data may look.

@@ -67,11 +67,7 @@ pub fn verdict(record: &RunRecord, settings: &Settings) -> String {
     let runs = history(settings).open().map_err(Failure::from).and_then(|store| before(&store, record));
     match runs {
         Ok(runs) => sparklet_report::verdict(record, runs),
-        Err(_) => {
-            let alone = sparklet_report::verdict(record, Vec::<RunSummary>::new());
-            // Nobody can say that it is the first.
-            alone.replace(&format!("; first run of `{}` that is remembered", record.pipeline), "")
-        }
+        Err(_) => sparklet_report::verdict_alone(record),
     }
 }
 

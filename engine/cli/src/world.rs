@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use sparklet_pipeline::Pipeline;
 
+use crate::console::{ColorChoice, Console, Look};
+use crate::exit;
 use crate::failure::{Failure, Result};
 use crate::settings::{
     Given, Layer, LookFlags, Origin, Rejected, Settings, StateDefault, find_project_file, from_file, from_pipeline,
     resolve, user_file,
 };
-use crate::{exit, settings};
 
 /// A variable's value by name.
 pub type Env = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -27,6 +28,19 @@ impl World {
     /// The process's own.
     pub fn of_process() -> std::io::Result<Self> {
         Ok(Self { env: Box::new(|name| std::env::var(name).ok()), cwd: std::env::current_dir()? })
+    }
+
+    /// As [`World::settings`], with the look that they ask for applied to `console`.
+    pub fn in_force(
+        &self,
+        look: &LookFlags,
+        flags: BTreeMap<String, Given>,
+        pipeline: Option<&Pipeline>,
+        console: &mut Console,
+    ) -> Result<Settings> {
+        let settings = self.settings(look, flags, pipeline)?;
+        console.set_color(ColorChoice::from_setting(settings.in_force.text("color")));
+        Ok(settings)
     }
 
     /// Settings in force for a command with these flags and, if it has one, this pipeline.
@@ -87,11 +101,6 @@ impl World {
 }
 
 /// Where progress is shown: a terminal that did not say `--no-progress`.
-pub fn shows_progress(settings: &Settings, look: crate::console::Look) -> bool {
+pub fn shows_progress(settings: &Settings, look: Look) -> bool {
     settings.progress && look.terminal
-}
-
-/// Applies the colours of `settings` to the console.
-pub fn apply_look(settings: &settings::Settings, console: &mut crate::console::Console) {
-    console.set_color(crate::console::ColorChoice::from_setting(settings.in_force.text("color")));
 }

@@ -174,6 +174,18 @@ pub enum Mode {
     ReplaceInterval,
 }
 
+impl Mode {
+    /// Name in definitions and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Replace => "replace",
+            Self::Append => "append",
+            Self::ReplacePartitions => "replace_partitions",
+            Self::ReplaceInterval => "replace_interval",
+        }
+    }
+}
+
 /// A condition on a step's result, tested before anything is published.
 #[derive(Debug, Clone)]
 pub struct Check {

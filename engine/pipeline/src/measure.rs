@@ -1,37 +1,41 @@
-//! Clocks and meters of a run.
+//! Clocks and meters of a run, and what a record says of the engine and the machine.
 
 use std::time::{Duration, Instant};
 
+use sparklet_core::memory::usable_memory;
+use sparklet_history::{EngineRecord, MachineRecord, Outcome, StepRecord};
+
 /// Wall and CPU time since a moment.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
+pub struct Clock {
     wall: Instant,
     cpu: Duration,
 }
 
 impl Clock {
-    pub(crate) fn start() -> Self {
+    /// Starts now.
+    pub fn start() -> Self {
         Self { wall: Instant::now(), cpu: cpu_time() }
     }
 
     /// Wall time since the start in micro-seconds.
-    pub(crate) fn wall_us(&self) -> u64 {
+    pub fn wall_us(&self) -> u64 {
         micros(self.wall.elapsed())
     }
 
     /// CPU time (user + system) of the process since the start in micro-seconds.
-    pub(crate) fn cpu_us(&self) -> u64 {
+    pub fn cpu_us(&self) -> u64 {
         micros(cpu_time().saturating_sub(self.cpu))
     }
 
     /// The moment of the start.
-    pub(crate) fn instant(&self) -> Instant {
+    pub fn instant(&self) -> Instant {
         self.wall
     }
 }
 
 /// Whole micro-seconds.
-pub(crate) fn micros(time: Duration) -> u64 {
+pub fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -42,11 +46,50 @@ fn cpu_time() -> Duration {
 }
 
 /// Highest resident set of the process so far in bytes, where the platform tells.
-pub(crate) fn peak_rss_bytes() -> Option<u64> {
+pub fn peak_rss_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
+}
+
+/// This build.
+pub fn engine() -> EngineRecord {
+    EngineRecord {
+        sparklet: env!("CARGO_PKG_VERSION").to_owned(),
+        datafusion: datafusion::DATAFUSION_VERSION.to_owned(),
+    }
+}
+
+/// This machine, as far as the process may use it.
+pub fn machine() -> MachineRecord {
+    MachineRecord {
+        cores: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+        memory_bytes: usable_memory(),
+        platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
+    }
+}
+
+/// The record of a step of which nothing has been measured.
+pub fn unmeasured(name: &str, outcome: Outcome) -> StepRecord {
+    StepRecord {
+        name: name.to_owned(),
+        outcome,
+        started_us: 0,
+        wall_us: 0,
+        cpu_us: 0,
+        planning_us: 0,
+        execution_us: 0,
+        checks_us: 0,
+        publish_us: 0,
+        rows: 0,
+        peak_memory_bytes: 0,
+        output: None,
+        checks: Vec::new(),
+        plan: None,
+        decisions: Vec::new(),
+        error: None,
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use sparklet_core::Session;
 
 use crate::check::{Depth, PlannedStep, bind};
-use crate::definition::{Condition, Mode, Output, Pipeline, Schedule, Step};
+use crate::definition::{Condition, Output, Pipeline, Schedule, Step};
 use crate::diagnostic::Diagnostic;
 use crate::select::{self, Selection};
 
@@ -128,18 +128,6 @@ pub struct Due {
     pub local: String,
     /// In UTC.
     pub utc: String,
-}
-
-impl Mode {
-    /// Name in definitions and records.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Replace => "replace",
-            Self::Append => "append",
-            Self::ReplacePartitions => "replace_partitions",
-            Self::ReplaceInterval => "replace_interval",
-        }
-    }
 }
 
 /// Plans a run of `pipeline` in `session` and compares it with what is published. Nothing runs.

@@ -69,6 +69,11 @@ impl Drop for WorkFolder {
     }
 }
 
+/// True for a run that is going on, or that died and has not been cleared up after.
+pub(crate) fn is_going_on(state: &Path, run: &str) -> bool {
+    all_work(state).join(run).exists()
+}
+
 /// Clears up after dead runs of this state folder and says what could not be cleared up. Never touches what a live run has.
 pub(crate) fn recover(state: &Path, owner: &Owner) -> Vec<Error> {
     let all = all_work(state);

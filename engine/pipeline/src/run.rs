@@ -8,14 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
 use datafusion::common::ScalarValue;
 use sparklet_core::{Error, ErrorKind, Session, SessionConfig};
 use sparklet_history::{
-    EngineRecord, ErrorRecord, Fingerprint, MachineRecord, Outcome, RECORD_VERSION, RunId, RunRecord, SettingRecord,
-    SourceRecord, StepRecord,
+    ErrorRecord, Fingerprint, Outcome, RECORD_VERSION, RunId, RunRecord, SettingRecord, SourceRecord, StepRecord,
 };
 use sparklet_optimizer::Learning;
 use tokio_util::sync::CancellationToken;
@@ -24,10 +23,11 @@ use crate::check::{self, Depth};
 use crate::definition::{Pipeline, Step, Target};
 use crate::diagnostic::Diagnostic;
 use crate::event::Event;
+use crate::failed;
 use crate::jobs::{Route, routes};
 use crate::limits::{Limit, Limits};
 use crate::lock::{Attempt, LockFile, Owner};
-use crate::measure::{Clock, peak_rss_bytes};
+use crate::measure::{self, Clock, peak_rss_bytes, unmeasured};
 use crate::params::bind_params;
 use crate::publish::{Claim, Disk, Layout, Place};
 use crate::recover::{WorkFolder, recover};
@@ -60,6 +60,8 @@ pub struct RunOptions {
     pub settings: BTreeMap<String, SettingRecord>,
     /// `observe` or `off`: with `off` no decision looks at history.
     pub learning_off: bool,
+    /// How long rows that failed a check are kept in `failed/` of the state folder.
+    pub failed_rows: failed::Retention,
     /// Told of everything that happens; must not block.
     pub events: Arc<dyn Fn(Event) + Send + Sync>,
     /// Ends the run when cancelled: everything is stopped and cleaned up, then the record is returned.
@@ -136,6 +138,10 @@ pub async fn run_with_texts(pipeline: &Pipeline, options: &RunOptions) -> Result
     };
     let record = running.record(started_at, bound.sources, steps, notes);
     running.tell(Event::Finished { outcome: record.outcome });
+    // The results are out: what cannot be removed now, the next run tries again.
+    if let Err(error) = failed::prune(&options.state, &options.failed_rows, SystemTime::now()) {
+        tracing::warn!(%error, "old failing rows are not removed");
+    }
     let texts = std::mem::take(&mut running.texts);
     Ok(Finished { record, texts })
 }
@@ -347,15 +353,8 @@ impl Running<'_> {
             cpu_us: self.clock.cpu_us(),
             peak_memory_bytes: peak,
             peak_rss_bytes: peak_rss_bytes(),
-            engine: EngineRecord {
-                sparklet: env!("CARGO_PKG_VERSION").to_owned(),
-                datafusion: datafusion::DATAFUSION_VERSION.to_owned(),
-            },
-            machine: MachineRecord {
-                cores: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
-                memory_bytes: sparklet_core::memory::usable_memory(),
-                platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
-            },
+            engine: measure::engine(),
+            machine: measure::machine(),
             settings: self.options.settings.clone(),
             params: self.params.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
             slots: u32::try_from(self.session.slots()).unwrap_or(u32::MAX),
@@ -437,22 +436,5 @@ fn skipped(steps: &[&Step]) -> Vec<StepRecord> {
 }
 
 fn skipped_step(step: &Step) -> StepRecord {
-    StepRecord {
-        name: step.name.clone(),
-        outcome: Outcome::Skipped,
-        started_us: 0,
-        wall_us: 0,
-        cpu_us: 0,
-        planning_us: 0,
-        execution_us: 0,
-        checks_us: 0,
-        publish_us: 0,
-        rows: 0,
-        peak_memory_bytes: 0,
-        output: None,
-        checks: Vec::new(),
-        plan: None,
-        decisions: Vec::new(),
-        error: None,
-    }
+    unmeasured(&step.name, Outcome::Skipped)
 }

@@ -12,6 +12,7 @@ use sparklet_history::{CheckRecord, ErrorRecord, Outcome, OutputRecord, StepReco
 use crate::audit::{self, Audit};
 use crate::definition::{Mode, Output, Step, Target};
 use crate::event::Event;
+use crate::failed;
 use crate::limits::Limit;
 use crate::measure::{Clock, micros};
 use crate::publish::{Claim, Layout, upload};
@@ -202,7 +203,7 @@ async fn execute(running: &Running<'_>, job: &Job<'_>, query: &Arc<PreparedQuery
     trace.output = Some(OutputRecord {
         location: output.location.clone(),
         format: output.sink.format.name().to_owned(),
-        mode: mode_name(output.mode).to_owned(),
+        mode: output.mode.name().to_owned(),
         files: if output.sink.single_file { 1 } else { written.files.len() as u64 },
         rows: written.rows,
         bytes: written.bytes,
@@ -239,7 +240,7 @@ async fn write(query: &PreparedQuery, staged: &Path, output: &Output) -> Result<
 
 /// All checks of the step; only then is decided. Some: what a blocking one found.
 async fn run_checks(running: &Running<'_>, step: &Step, trace: &mut Trace) -> Result<Option<ErrorRecord>> {
-    let failed = running.options.state.join("failed").join(running.id.as_str());
+    let failed = failed::folder(&running.options.state, &running.id);
     let audit = Audit { session: &running.session, params: &running.params, step, failed: &failed };
     let mut blocked: Option<ErrorRecord> = None;
     for check in &step.checks {
@@ -342,14 +343,5 @@ fn intermediate(format: &str, rows: u64, bytes: u64) -> OutputRecord {
         bytes,
         partitions: Vec::new(),
         published: false,
-    }
-}
-
-fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Replace => "replace",
-        Mode::Append => "append",
-        Mode::ReplacePartitions => "replace_partitions",
-        Mode::ReplaceInterval => "replace_interval",
     }
 }

@@ -165,8 +165,8 @@ pub struct ComparedStep {
 /// A run beside comparable earlier ones: same pipeline and environment, succeeded, and as many steps where the code is the same.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
-    /// Earlier runs handed in, comparable or not.
-    pub earlier_runs: usize,
+    /// Earlier runs handed in, comparable or not; none where nobody knows of them ([`Comparison::unknown`]).
+    pub earlier_runs: Option<usize>,
     /// This run first, then the comparable earlier ones, newest first; the latter at most [`MAX_EARLIER`].
     pub runs: Vec<ComparedRun>,
     /// Median wall time of the comparable earlier runs.
@@ -217,7 +217,7 @@ impl Comparison {
         let beyond_noise = all.len() >= FEW_RUNS
             && spread_wall_us.is_some_and(|(low, high)| record.wall_us < low || record.wall_us > high);
         Self {
-            earlier_runs,
+            earlier_runs: Some(earlier_runs),
             runs,
             median_wall_us,
             spread_wall_us,
@@ -228,6 +228,11 @@ impl Comparison {
             changed_sources: all.first().map(|o| changed_sources(&this, o)).unwrap_or_default(),
             steps: compare_steps(record, &all),
         }
+    }
+
+    /// The comparison where the past cannot be read: nobody can say that `record` is the first run.
+    pub fn unknown(record: &RunRecord) -> Self {
+        Self { earlier_runs: None, ..Self::new(record, std::iter::empty::<Earlier>()) }
     }
 
     /// Comparable earlier runs.

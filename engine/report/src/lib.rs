@@ -42,7 +42,7 @@ pub use compare::{Change, Comparison, Earlier};
 pub use findings::{Finding, FindingKind, Place, Tone};
 pub use text::TextOptions;
 pub use timing::{TimeKind, TimeLine, TimeSplit};
-pub use verdict::verdict;
+pub use verdict::{verdict, verdict_alone};
 
 /// A run with everything that is derived from it; renders to text and JSON.
 #[derive(Debug, Clone)]

@@ -107,6 +107,7 @@ fn verdicts() {
     part.steps[0].outcome = Outcome::Skipped;
     part.steps[0].output = None;
     say("selected", &part, &earlier(&[2_000_000]));
+    lines.push(format!("nothing known: {}", verdict_alone(&record())));
     assert_snapshot!(lines.join("\n"), @"
     first: succeeded in 2.31 s; first run of `flights` that is remembered; 2 outputs, 337,000 rows
     one before: succeeded in 2.31 s, 11 % faster than the run before (too few runs to tell from noise); 2 outputs, 337,000 rows
@@ -120,6 +121,7 @@ fn verdicts() {
     check: stopped by a check after 2.31 s in step `enriched`: `distance_known` does not hold (1,500 of 336,776 rows); nothing was published
     cancelled: cancelled after 2.31 s in step `routes`; 1 output was published before
     selected: succeeded in 2.31 s; none of the earlier runs compares with it; 1 output, 224 rows (1 of 2 steps)
+    nothing known: succeeded in 2.31 s; 2 outputs, 337,000 rows
     ");
 }
 

@@ -12,6 +12,11 @@ pub fn verdict<E: Into<Earlier>>(record: &RunRecord, earlier: impl IntoIterator<
     sentence(record, &Comparison::new(record, earlier))
 }
 
+/// As [`verdict`], where the earlier runs cannot be read: it says nothing of them.
+pub fn verdict_alone(record: &RunRecord) -> String {
+    sentence(record, &Comparison::unknown(record))
+}
+
 pub(crate) fn sentence(record: &RunRecord, comparison: &Comparison) -> String {
     let took = duration(record.wall_us, true);
     match record.outcome {
@@ -30,9 +35,10 @@ fn beside(record: &RunRecord, comparison: &Comparison) -> String {
     let (Some(delta), Some((low, high))) = (comparison.delta, comparison.spread_wall_us) else {
         return match comparison.earlier_runs {
             _ if !comparison.is_empty() => String::new(),
-            0 if record.pipeline == "sql" => String::new(),
-            0 => format!("; first run of `{}` that is remembered", safe(&record.pipeline)),
-            _ => "; none of the earlier runs compares with it".to_owned(),
+            None => String::new(),
+            Some(0) if record.pipeline == "sql" => String::new(),
+            Some(0) => format!("; first run of `{}` that is remembered", safe(&record.pipeline)),
+            Some(_) => "; none of the earlier runs compares with it".to_owned(),
         };
     };
     let runs = comparison.len();

@@ -2,20 +2,19 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
-use sparklet_core::Session;
 use sparklet_pipeline::diagnostic::has_errors;
-use sparklet_pipeline::params::plan_params;
-use sparklet_pipeline::{Diagnostic, Pipeline};
+use sparklet_pipeline::{Diagnostic, Pipeline, check};
 use sparklet_report::human;
 
-use super::shared;
+use super::shared::{self, Subject};
 use crate::console::Console;
 use crate::failure::{Failure, Result};
+use crate::output::Form;
 use crate::settings::{EngineFlags, LookFlags};
-use crate::world::{World, apply_look};
-use crate::{diagnostics, exit, runtime};
+use crate::world::World;
+use crate::{diagnostics, exit};
 
 /// Check a pipeline without running it: definition, SQL, sources, outputs; all mistakes at once
 #[derive(Debug, Args)]
@@ -33,23 +32,12 @@ pub struct Arguments {
     settings: EngineFlags,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Form {
-    /// With the place shown.
-    #[default]
-    Text,
-    /// An array of objects.
-    Json,
-}
-
 /// Checks the pipeline.
 pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut Console) -> Result {
     let found = find(arguments, look, world, console)?;
     let failed = has_errors(&found.diagnostics);
     if arguments.format == Form::Json {
-        let all: Vec<Value> = found.diagnostics.iter().map(json_of).collect();
-        serde_json::to_writer_pretty(console.out(), &all)?;
-        writeln!(console.out())?;
+        console.json(&found.diagnostics.iter().map(json_of).collect::<Vec<Value>>())?;
     } else if !found.diagnostics.is_empty() {
         let text = diagnostics::render(&found.diagnostics, console.err_look());
         console.say(&text);
@@ -82,7 +70,7 @@ fn find(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut Co
     };
     let pipeline = loaded.pipeline;
     let mut all = loaded.warnings;
-    let settings = match world.settings(look, flags, Some(&pipeline)) {
+    let settings = match world.in_force(look, flags, Some(&pipeline), console) {
         Ok(settings) => settings,
         // Settings of the pipeline are part of its definition.
         Err(Failure::Definition { diagnostics, code: exit::DEFINITION }) => {
@@ -91,14 +79,10 @@ fn find(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut Co
         }
         Err(failure) => return Err(failure),
     };
-    apply_look(&settings, console);
-    let params = plan_params(&pipeline, &params).map_err(shared::rejected)?;
-    let found = runtime::block_on(&settings, async {
-        let session = Session::new(shared::session_config(&settings, &pipeline))?;
-        Ok::<_, Failure>(sparklet_pipeline::check::check(&pipeline, &session, &params).await)
-    })??;
+    let subject = Subject { pipeline, settings, params };
+    let found = subject.plan(async |session, values| Ok(check::check(&subject.pipeline, session, values).await))?;
     all.extend(found);
-    Ok(Found { pipeline: Some(pipeline), diagnostics: all })
+    Ok(Found { pipeline: Some(subject.pipeline), diagnostics: all })
 }
 
 fn json_of(diagnostic: &Diagnostic) -> Value {

@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use super::shared;
 use crate::console::Console;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::output::Format;
 use crate::output::grid::{Cell, Grid};
 use crate::settings::{EngineFlags, LookFlags, Origin, reference_page, table};
-use crate::world::{World, apply_look};
+use crate::world::World;
 
 /// Show the settings in force
 #[derive(Debug, Args)]
@@ -54,10 +54,7 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
             return Ok(());
         }
     };
-    let flags = show.settings.given(&world.cwd).map_err(Failure::usage)?;
-    let pipeline = show.pipeline.as_ref().map(|path| shared::load(path, world, console)).transpose()?;
-    let settings = world.settings(look, flags, pipeline.as_ref())?;
-    apply_look(&settings, console);
+    let (_, settings) = shared::settle(show.pipeline.as_deref(), &show.settings, look, world, console)?;
 
     let columns: &[(&str, bool)] = if show.origin {
         &[("name", false), ("value", false), ("origin", false), ("from", false)]

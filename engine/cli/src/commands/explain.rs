@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 use sparklet_core::{PreparedQuery, Session};
 use sparklet_history::{
@@ -11,17 +11,17 @@ use sparklet_history::{
 };
 use sparklet_pipeline::check::planned::PlannedTable;
 use sparklet_pipeline::check::{Depth, bind};
-use sparklet_pipeline::params::plan_params;
-use sparklet_pipeline::{Diagnostic, Pipeline, suggest};
+use sparklet_pipeline::{Diagnostic, suggest};
 use sparklet_report::human;
 
-use super::{shared, sql};
+use super::shared::{self, Subject};
+use super::sql;
 use crate::console::{Console, Look};
 use crate::failure::{Failure, Result};
-use crate::output::Format;
 use crate::output::grid::{Cell, Grid};
+use crate::output::{Form, Format};
 use crate::settings::{EngineFlags, LookFlags, Settings};
-use crate::world::{World, apply_look};
+use crate::world::World;
 use crate::{past, runtime};
 
 /// Observations asked for: enough to say how often a subplan was seen.
@@ -45,47 +45,36 @@ pub struct Arguments {
     /// Value of a parameter
     #[arg(long = "param", value_name = "NAME=VALUE")]
     params: Vec<String>,
-    /// Format of the output
+    /// Format of the output; JSON has whole fingerprints and canonical texts
     #[arg(long, value_enum, default_value_t)]
     format: Form,
     #[command(flatten)]
     settings: EngineFlags,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Form {
-    /// For people.
-    #[default]
-    Text,
-    /// For programs: whole fingerprints and canonical texts.
-    Json,
-}
-
 /// Explains.
 pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut Console) -> Result {
-    let flags = arguments.settings.given(&world.cwd).map_err(Failure::usage)?;
-    let pipeline = arguments.pipeline.as_ref().map(|path| shared::load(path, world, console)).transpose()?;
-    let settings = world.settings(look, flags, pipeline.as_ref())?;
-    apply_look(&settings, console);
-    let params = shared::params(&arguments.params)?;
-    let query = runtime::block_on(&settings, async {
-        match (&pipeline, &arguments.step, &arguments.command) {
-            (Some(pipeline), Some(step), _) => {
-                let session = Session::new(shared::session_config(&settings, pipeline))?;
-                of_step(&session, pipeline, step, &params).await
-            }
-            (_, _, Some(text)) => {
+    let (query, settings) = match (&arguments.pipeline, &arguments.step, &arguments.command) {
+        (Some(path), Some(step), _) => {
+            let subject = Subject::load(path, &arguments.params, &arguments.settings, look, world, console)?;
+            (of_step(&subject, step)?, subject.settings)
+        }
+        (_, _, Some(text)) => {
+            let (_, settings) = shared::settle(None, &arguments.settings, look, world, console)?;
+            let params = shared::params(&arguments.params)?;
+            let query = runtime::block_on(&settings, async {
                 let session = Session::new(sql::with_places(settings.session()))?;
                 sql::plan(&session, text, &params, world).await
-            }
-            _ => {
-                Err(Failure::usage("nothing to explain").with_hint("give a pipeline and a step, or a query with `-c`"))
-            }
+            })??;
+            (query, settings)
         }
-    })??;
+        _ => {
+            let nothing = Failure::usage("nothing to explain");
+            return Err(nothing.with_hint("give a pipeline and a step, or a query with `-c`"));
+        }
+    };
     let observed = query.observe_with_texts();
-    let name = pipeline.as_ref().map_or("sql", |p| p.name.as_str());
-    let seen = evidence(&observed.plan, name, &settings, console);
+    let seen = evidence(&observed.plan, query.session().pipeline(), &settings, console);
     let look = console.out_look();
     match arguments.format {
         Form::Json => {
@@ -106,8 +95,7 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
                 "planning_us": query.planning_time().as_micros() as u64,
                 "nodes": nodes.collect::<Vec<Value>>(),
             });
-            serde_json::to_writer_pretty(console.out(), &value)?;
-            writeln!(console.out())?;
+            console.json(&value)?;
         }
         Form::Text => {
             for decision in query.decisions() {
@@ -122,26 +110,23 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
 }
 
 /// Plans a step over its sources and the columns of the steps before it.
-async fn of_step(
-    session: &Session,
-    pipeline: &Pipeline,
-    name: &str,
-    params: &std::collections::BTreeMap<String, String>,
-) -> Result<PreparedQuery> {
+fn of_step(subject: &Subject, name: &str) -> Result<PreparedQuery> {
+    let pipeline = &subject.pipeline;
     let Some(step) = pipeline.steps.iter().find(|s| s.name == name) else {
         let names = pipeline.steps.iter().map(|s| s.name.as_str());
         let hint = suggest::hint(name, "steps", names);
         let unknown = Diagnostic::error("unknown-step", format!("there is no step `{name}` in `{}`", pipeline.name));
         return Err(shared::rejected(vec![unknown.maybe_hint(hint)]));
     };
-    let values = plan_params(pipeline, params).map_err(shared::rejected)?;
-    let bound =
-        bind(pipeline, session, &values, Some(&[name.to_owned()]), Depth::Physical).await.map_err(shared::rejected)?;
-    for before in bound.steps.iter().filter(|s| step.reads.contains(&s.name)) {
-        let table = Arc::new(PlannedTable::new(Arc::clone(&before.schema), before.estimated_rows));
-        session.register_step(&before.name, table)?;
-    }
-    Ok(session.sql(&step.sql.sql, &values).await?.prepare().await?)
+    subject.plan(async |session, values| {
+        let only = [name.to_owned()];
+        let bound = bind(pipeline, session, values, Some(&only), Depth::Physical).await.map_err(shared::rejected)?;
+        for before in bound.steps.iter().filter(|s| step.reads.contains(&s.name)) {
+            let table = Arc::new(PlannedTable::new(Arc::clone(&before.schema), before.estimated_rows));
+            session.register_step(&before.name, table)?;
+        }
+        Ok(session.sql(&step.sql.sql, values).await?.prepare().await?)
+    })
 }
 
 /// What history knows of one operator.

@@ -16,7 +16,7 @@ use crate::failure::{Failure, Result};
 use crate::output::Format;
 use crate::output::grid::{Cell, Grid};
 use crate::settings::{LookFlags, Settings, StateFlags, value};
-use crate::world::{World, apply_look};
+use crate::world::World;
 use crate::{exit, past};
 
 /// Look after the store of past runs
@@ -101,8 +101,7 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
         | Command::Export(Export { settings, .. })
         | Command::Import(Import { settings, .. }) => settings,
     };
-    let settings = world.settings(look, flags.given(&world.cwd), None)?;
-    apply_look(&settings, console);
+    let settings = world.in_force(look, flags.given(&world.cwd), None, console)?;
     match &arguments.command {
         Command::Info(arguments) => info(arguments, &settings, console),
         Command::Verify(_) => verify(&settings, console),

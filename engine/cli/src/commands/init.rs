@@ -19,7 +19,7 @@ pub struct Arguments {
 
 /// Writes the example.
 pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut Console) -> Result {
-    crate::world::apply_look(&world.settings(look, Default::default(), None)?, console);
+    world.in_force(look, Default::default(), None, console)?;
     let folder = world.cwd.join(&arguments.folder);
     for path in sparklet_pipeline::init::init(&folder)? {
         writeln!(console.out(), "{}", relative(&path).display())?;

@@ -3,18 +3,17 @@
 use std::path::PathBuf;
 
 use chrono::Utc;
-use clap::{Args, ValueEnum};
-use sparklet_core::Session;
-use sparklet_pipeline::params::plan_params;
+use clap::Args;
 use sparklet_pipeline::preview::{self, Change, OutputPreview, Preview, StepPreview};
 use sparklet_report::human;
 
-use super::shared;
+use super::shared::{self, Subject};
 use crate::console::{Console, Look};
-use crate::failure::{Failure, Result};
+use crate::diagnostics;
+use crate::failure::Result;
+use crate::output::Form;
 use crate::settings::{EngineFlags, LookFlags};
-use crate::world::{World, apply_look};
-use crate::{diagnostics, runtime};
+use crate::world::World;
 
 /// Show what a run would do: steps, columns, changes to what is published, the next times to fire
 #[derive(Debug, Args)]
@@ -35,29 +34,13 @@ pub struct Arguments {
     settings: EngineFlags,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Form {
-    /// For people.
-    #[default]
-    Text,
-    /// For programs.
-    Json,
-}
-
 /// Prints the preview.
 pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut Console) -> Result {
-    let flags = arguments.settings.given(&world.cwd).map_err(Failure::usage)?;
-    let params = shared::params(&arguments.params)?;
-    let pipeline = shared::load(&arguments.pipeline, world, console)?;
-    let settings = world.settings(look, flags, Some(&pipeline))?;
-    apply_look(&settings, console);
-    let values = plan_params(&pipeline, &params).map_err(shared::rejected)?;
-    let previewed = runtime::block_on(&settings, async {
-        let session = Session::new(shared::session_config(&settings, &pipeline))?;
-        preview::plan(&pipeline, &session, &values, arguments.select.as_deref(), Utc::now())
-            .await
-            .map_err(shared::rejected)
-    })??;
+    let subject = Subject::load(&arguments.pipeline, &arguments.params, &arguments.settings, look, world, console)?;
+    let previewed = subject.plan(async |session, values| {
+        let planned = preview::plan(&subject.pipeline, session, values, arguments.select.as_deref(), Utc::now());
+        planned.await.map_err(shared::rejected)
+    })?;
     if !previewed.warnings.is_empty() {
         let text = diagnostics::render(&previewed.warnings, console.err_look());
         console.say(&text);
@@ -67,10 +50,7 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
             let text = text_of(&previewed, console.out_look());
             console.out().write_all(text.as_bytes())?;
         }
-        Form::Json => {
-            serde_json::to_writer_pretty(console.out(), &previewed)?;
-            writeln!(console.out())?;
-        }
+        Form::Json => console.json(&previewed)?,
     }
     Ok(())
 }

@@ -1,14 +1,15 @@
 //! `sparklet report`: what happened in a run, and why.
 
 use chrono::Utc;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use sparklet_report::{Report, TextOptions};
 
 use crate::console::Console;
 use crate::failure::Result;
+use crate::output::Form;
 use crate::past;
 use crate::settings::{LookFlags, StateFlags};
-use crate::world::{World, apply_look};
+use crate::world::World;
 
 /// Report a run: verdict, steps, plans, where the time went, comparison with earlier runs
 #[derive(Debug, Args)]
@@ -16,7 +17,7 @@ pub struct Arguments {
     /// The run: its id, the first characters of it, or `last`
     #[arg(value_name = "RUN", default_value = "last")]
     run: String,
-    /// Format of the report
+    /// Format of the report; JSON has everything that the text says and the whole record
     #[arg(long, value_enum, default_value_t)]
     format: Form,
     /// Compare with up to this many earlier runs
@@ -26,20 +27,9 @@ pub struct Arguments {
     settings: StateFlags,
 }
 
-/// Forms of a report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Form {
-    /// For people.
-    #[default]
-    Text,
-    /// For programs: everything that the text says and the whole record.
-    Json,
-}
-
 /// Prints the report.
 pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut Console) -> Result {
-    let settings = world.settings(look, arguments.settings.given(&world.cwd), None)?;
-    apply_look(&settings, console);
+    let settings = world.in_force(look, arguments.settings.given(&world.cwd), None, console)?;
     let store = past::open(&settings, console)?;
     let record = store.run(&arguments.run)?;
     let earlier = past::earlier(&store, &record, arguments.compare)?;
@@ -52,10 +42,7 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
                 TextOptions { width: look.width, color: look.color, unicode: look.unicode, now: Some(Utc::now()) };
             console.out().write_all(report.to_text(&options).as_bytes())?;
         }
-        Form::Json => {
-            serde_json::to_writer_pretty(console.out(), &report.to_json()?)?;
-            writeln!(console.out())?;
-        }
+        Form::Json => console.json(&report.to_json()?)?,
     }
     Ok(())
 }

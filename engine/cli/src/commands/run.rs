@@ -8,13 +8,13 @@ use sparklet_pipeline::Pipeline;
 use sparklet_pipeline::run::{Finished, RunOptions, run_with_texts};
 use sparklet_report::human;
 
-use super::shared;
+use super::shared::{self, Subject};
 use crate::console::Console;
 use crate::failure::{Failure, Result, code_of_run};
 use crate::interrupt::Interrupts;
 use crate::progress::Bars;
 use crate::settings::{EngineFlags, Learning, LookFlags, Origin, Settings};
-use crate::world::{World, apply_look, shows_progress};
+use crate::world::{World, shows_progress};
 use crate::{exit, past, runtime};
 
 /// Run a pipeline now
@@ -38,24 +38,23 @@ pub struct Arguments {
 
 /// Runs the pipeline.
 pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut Console) -> Result {
-    let flags = arguments.settings.given(&world.cwd).map_err(Failure::usage)?;
-    let params = shared::params(&arguments.params)?;
-    let pipeline = shared::load(&arguments.pipeline, world, console)?;
-    let settings = world.settings(look, flags, Some(&pipeline))?;
-    apply_look(&settings, console);
+    let subject = Subject::load(&arguments.pipeline, &arguments.params, &arguments.settings, look, world, console)?;
+    let session = subject.session_config();
+    let Subject { pipeline, settings, params } = subject;
     if matches!(settings.in_force.get("adaptive"), Some((_, origin)) if origin != Origin::Default) {
         console.note("`adaptive` takes effect with adaptive execution, which this build does not have yet");
     }
     let interrupts = Interrupts::listen().map_err(|error| Failure::io("cannot listen for Ctrl-C", error))?;
     let bars = Bars::new(console.err_look(), shows_progress(&settings, console.err_look()));
     let options = RunOptions {
-        session: shared::session_config(&settings, &pipeline),
+        session,
         params,
         select: arguments.select.clone(),
         timeout: settings.timeout,
         environment: settings.environment.clone(),
         state: settings.state.clone(),
         settings: settings.in_force.records(),
+        failed_rows: settings.failed_rows,
         learning_off: settings.learning == Learning::Off,
         events: bars.listener(),
         cancel: interrupts.next_token(),

@@ -15,7 +15,7 @@ use crate::output::Format;
 use crate::output::grid::{Cell, Grid};
 use crate::past;
 use crate::settings::{LookFlags, StateFlags};
-use crate::world::{World, apply_look};
+use crate::world::World;
 
 /// List past runs, newest first
 #[derive(Debug, Args)]
@@ -46,8 +46,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut Console) -> Result {
     let folder = arguments.pipeline.as_ref().filter(|p| is_pipeline_folder(&world.cwd.join(p)));
     let pipeline = folder.map(|path| shared::load(Path::new(path), world, console)).transpose()?;
-    let settings = world.settings(look, arguments.settings.given(&world.cwd), pipeline.as_ref())?;
-    apply_look(&settings, console);
+    let settings = world.in_force(look, arguments.settings.given(&world.cwd), pipeline.as_ref(), console)?;
     let since = arguments.since.as_deref().map(|text| instant(text, Utc::now())).transpose()?;
     let name = pipeline.map(|p| p.name).or_else(|| arguments.pipeline.clone());
     let filter = RunFilter {

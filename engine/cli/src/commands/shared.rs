@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use datafusion::common::ScalarValue;
 use sparklet_core::sink::SinkFormat;
 use sparklet_core::source::{Format, SourceOptions, SourceSpec};
 use sparklet_core::{Session, SessionConfig};
@@ -13,9 +14,65 @@ use sparklet_pipeline::{Diagnostic, Pipeline};
 
 use crate::console::Console;
 use crate::failure::{Failure, Result};
-use crate::settings::Settings;
+use crate::settings::{EngineFlags, LookFlags, Settings};
 use crate::world::World;
-use crate::{diagnostics, exit};
+use crate::{diagnostics, exit, runtime};
+
+/// A pipeline with the settings that are in force for it, and what was given for its parameters.
+pub(super) struct Subject {
+    pub(super) pipeline: Pipeline,
+    pub(super) settings: Settings,
+    pub(super) params: BTreeMap<String, String>,
+}
+
+impl Subject {
+    /// Loads the pipeline at `path`, shows warnings, and settles its settings.
+    pub(super) fn load(
+        path: &Path,
+        given: &[String],
+        flags: &EngineFlags,
+        look: &LookFlags,
+        world: &World,
+        console: &mut Console,
+    ) -> Result<Self> {
+        let flags = flags.given(&world.cwd).map_err(Failure::usage)?;
+        let params = params(given)?;
+        let pipeline = load(path, world, console)?;
+        let settings = world.in_force(look, flags, Some(&pipeline), console)?;
+        Ok(Self { pipeline, settings, params })
+    }
+
+    /// Configuration of a session that works for the pipeline.
+    pub(super) fn session_config(&self) -> SessionConfig {
+        SessionConfig { pipeline: self.pipeline.name.clone(), ..self.settings.session() }
+    }
+
+    /// Does `work` that plans and does not run, in a session of its own; parameters without a value are NULLs of their types.
+    pub(super) fn plan<T>(
+        &self,
+        work: impl AsyncFnOnce(&Session, &BTreeMap<String, ScalarValue>) -> Result<T>,
+    ) -> Result<T> {
+        let values = plan_params(&self.pipeline, &self.params).map_err(rejected)?;
+        runtime::block_on(&self.settings, async {
+            let session = Session::new(self.session_config())?;
+            work(&session, &values).await
+        })?
+    }
+}
+
+/// The settings in force for a command that may have a pipeline, and that pipeline.
+pub(super) fn settle(
+    path: Option<&Path>,
+    flags: &EngineFlags,
+    look: &LookFlags,
+    world: &World,
+    console: &mut Console,
+) -> Result<(Option<Pipeline>, Settings)> {
+    let flags = flags.given(&world.cwd).map_err(Failure::usage)?;
+    let pipeline = path.map(|path| load(path, world, console)).transpose()?;
+    let settings = world.in_force(look, flags, pipeline.as_ref(), console)?;
+    Ok((pipeline, settings))
+}
 
 /// Loads a pipeline and shows warnings.
 pub(super) fn load(path: &Path, world: &World, console: &mut Console) -> Result<Pipeline> {
@@ -25,11 +82,6 @@ pub(super) fn load(path: &Path, world: &World, console: &mut Console) -> Result<
         console.say(&text);
     }
     Ok(loaded.pipeline)
-}
-
-/// Configuration of a session that works for `pipeline`.
-pub(super) fn session_config(settings: &Settings, pipeline: &Pipeline) -> SessionConfig {
-    SessionConfig { pipeline: pipeline.name.clone(), ..settings.session() }
 }
 
 /// Registers the sources of `pipeline`, and what it has published, as tables of `session`. What cannot be read is warned of and

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sparklet_core::SessionConfig;
 use sparklet_core::memory::usable_memory;
+use sparklet_pipeline::failed::Retention;
 
 use super::resolve::InForce;
 use super::value::{self, Memory};
@@ -74,6 +75,8 @@ pub struct Settings {
     pub max_runs: Option<u64>,
     /// Retention: bytes.
     pub max_size: Option<u64>,
+    /// Retention of rows that failed a check.
+    pub failed_rows: Retention,
     /// Progress may be shown.
     pub progress: bool,
 }
@@ -99,6 +102,10 @@ impl Settings {
             max_age: value::optional(&text("history.max_age"), value::duration)?,
             max_runs: value::optional(&text("history.max_runs"), value::count)?,
             max_size: value::optional(&text("history.max_size"), value::size)?,
+            failed_rows: Retention {
+                max_age: value::optional(&text("failed.max_age"), value::duration)?,
+                max_runs: value::optional(&text("failed.max_runs"), value::count)?,
+            },
             progress: text("progress") != "never",
             state: folder,
             in_force,

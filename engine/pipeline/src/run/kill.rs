@@ -60,6 +60,7 @@ fn options(dir: &Path, version: usize) -> RunOptions {
         state: dir.join(".sparklet"),
         settings: BTreeMap::new(),
         learning_off: false,
+        failed_rows: crate::failed::Retention::default(),
         events: Arc::new(|_| {}),
         cancel: CancellationToken::new(),
     }

@@ -36,6 +36,7 @@ impl Bench {
             state: dir.path().join(".sparklet"),
             settings: BTreeMap::new(),
             learning_off: false,
+            failed_rows: crate::failed::Retention::default(),
             events: Arc::new(move |event| sink.lock().unwrap().push(event)),
             cancel: CancellationToken::new(),
         };
@@ -189,7 +190,8 @@ output.path = "out/b.csv"
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocking_check_publishes_nothing_and_keeps_the_rows() {
-    let bench = Bench::new();
+    let mut bench = Bench::new();
+    bench.options.failed_rows.max_runs = Some(2);
     let toml = |tolerate: &str, block: &str| {
         format!(
             r#"{SOURCE}
@@ -239,6 +241,7 @@ output.path = "out/c.parquet"
     let record = bench.run(&toml("0.0", "warn")).await;
     assert_eq!(record.outcome, Outcome::Succeeded);
     assert!(!record.steps[0].checks[0].passed);
+    assert_eq!(fs::read_dir(bench.path(".sparklet/failed")).unwrap().count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

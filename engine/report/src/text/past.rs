@@ -43,8 +43,9 @@ pub(super) fn runs(page: &mut Page, report: &Report<'_>) {
     page.heading("Earlier runs");
     if comparison.is_empty() {
         let text = match comparison.earlier_runs {
-            0 => "none of this pipeline and environment is remembered from before this run".to_owned(),
-            n => format!("{} remembered, none to compare with (succeeded, with the same steps)", count(n as u64)),
+            None => "they cannot be read".to_owned(),
+            Some(0) => "none of this pipeline and environment is remembered from before this run".to_owned(),
+            Some(n) => format!("{} remembered, none to compare with (succeeded, with the same steps)", count(n as u64)),
         };
         return page.paragraph("  ", &text, Tint::Plain);
     }

@@ -25,7 +25,7 @@ use crate::output::Format;
 use crate::past::{self, Tell};
 use crate::runtime;
 use crate::settings::{EngineFlags, LookFlags, Settings};
-use crate::world::{World, apply_look, shows_progress};
+use crate::world::{World, shows_progress};
 use record::AdHoc;
 use statement::{Limits, Manner};
 
@@ -62,10 +62,8 @@ pub struct Arguments {
 
 /// Runs SQL.
 pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut Console) -> Result {
-    let flags = arguments.settings.given(&world.cwd).map_err(Failure::usage)?;
-    let pipeline = arguments.pipeline.as_ref().map(|path| shared::load(path, world, console)).transpose()?;
-    let settings = world.settings(look, flags, pipeline.as_ref())?;
-    apply_look(&settings, console);
+    let (pipeline, settings) =
+        shared::settle(arguments.pipeline.as_deref(), &arguments.settings, look, world, console)?;
     let given = shared::params(&arguments.params)?;
     let params = values::scalars(&given);
     let text = match (&arguments.command, &arguments.file) {

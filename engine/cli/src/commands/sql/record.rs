@@ -1,15 +1,14 @@
 //! What an ad-hoc run leaves behind.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sparklet_core::memory::usable_memory;
 use sparklet_core::{PreparedQuery, Session};
 use sparklet_history::{
-    CanonicalTexts, EngineRecord, Fingerprint, MachineRecord, Outcome, RECORD_VERSION, RunId, RunRecord, SourceRecord,
-    StepRecord,
+    CanonicalTexts, Fingerprint, Outcome, RECORD_VERSION, RunId, RunRecord, SourceRecord, StepRecord,
 };
+use sparklet_pipeline::measure::{self, Clock, micros, peak_rss_bytes};
 
 use super::statement::Done;
 use crate::failure::{Failure, Result};
@@ -22,8 +21,7 @@ const PIPELINE: &str = "sql";
 pub(super) struct AdHoc {
     id: RunId,
     started_at: DateTime<Utc>,
-    started: Instant,
-    cpu: Duration,
+    clock: Clock,
     code: Fingerprint,
     steps: Vec<StepRecord>,
     sources: Vec<SourceRecord>,
@@ -37,8 +35,7 @@ impl AdHoc {
         Self {
             id: RunId::random(),
             started_at: Utc::now(),
-            started: Instant::now(),
-            cpu: cpu_time(),
+            clock: Clock::start(),
             code: Fingerprint::of(sql),
             steps: Vec::new(),
             sources: Vec::new(),
@@ -57,7 +54,7 @@ impl AdHoc {
         }
         self.texts.extend(texts);
         if let Some(mut step) = step {
-            step.started_us = (self.started.elapsed().as_micros() as u64).saturating_sub(step.wall_us);
+            step.started_us = self.clock.wall_us().saturating_sub(step.wall_us);
             self.peak = self.peak.max(step.peak_memory_bytes);
             self.steps.push(step);
         }
@@ -83,19 +80,12 @@ impl AdHoc {
             environment: settings.environment.clone(),
             started_at: self.started_at,
             outcome: if ended.is_ok() { Outcome::Succeeded } else { failed(last.outcome) },
-            wall_us: self.started.elapsed().as_micros() as u64,
-            cpu_us: cpu_time().saturating_sub(self.cpu).as_micros() as u64,
+            wall_us: self.clock.wall_us(),
+            cpu_us: self.clock.cpu_us(),
             peak_memory_bytes: self.peak,
-            peak_rss_bytes: peak_rss(),
-            engine: EngineRecord {
-                sparklet: env!("CARGO_PKG_VERSION").to_owned(),
-                datafusion: datafusion::DATAFUSION_VERSION.to_owned(),
-            },
-            machine: MachineRecord {
-                cores: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
-                memory_bytes: usable_memory(),
-                platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
-            },
+            peak_rss_bytes: peak_rss_bytes(),
+            engine: measure::engine(),
+            machine: measure::machine(),
             settings: settings.in_force.records(),
             params: params.clone(),
             slots: session.slots() as u32,
@@ -117,48 +107,6 @@ fn failed(last: Outcome) -> Outcome {
 
 /// A step for a planned statement that is about to run.
 pub(super) fn step(name: &str, query: &PreparedQuery, planning: Duration) -> StepRecord {
-    StepRecord {
-        name: name.to_owned(),
-        outcome: Outcome::Failed,
-        started_us: 0,
-        wall_us: 0,
-        cpu_us: 0,
-        planning_us: planning.as_micros() as u64,
-        execution_us: 0,
-        checks_us: 0,
-        publish_us: 0,
-        rows: 0,
-        peak_memory_bytes: 0,
-        output: None,
-        checks: Vec::new(),
-        plan: None,
-        decisions: query.decisions().to_vec(),
-        error: None,
-    }
-}
-
-/// CPU time of the process so far.
-pub(super) fn cpu_time() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec.try_into().unwrap_or_default())
-}
-
-/// Highest resident set of the process in bytes, where the system tells.
-fn peak_rss() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_process_has_used_something() {
-        assert!(cpu_time() > Duration::ZERO);
-        if cfg!(target_os = "linux") {
-            assert!(peak_rss().unwrap() > 1 << 20);
-        }
-    }
+    let unmeasured = measure::unmeasured(name, Outcome::Failed);
+    StepRecord { planning_us: micros(planning), decisions: query.decisions().to_vec(), ..unmeasured }
 }

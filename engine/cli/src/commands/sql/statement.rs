@@ -15,6 +15,7 @@ use futures::StreamExt;
 use sparklet_core::{Error, ErrorKind, PreparedQuery, Session};
 use sparklet_history::{Fingerprint, Outcome, OutputRecord, SourceRecord, StepRecord};
 use sparklet_pipeline::alarm::Alarm;
+use sparklet_pipeline::measure::{Clock, micros};
 use sparklet_pipeline::{Event, units};
 use sparklet_report::human;
 use tokio::sync::mpsc;
@@ -77,12 +78,12 @@ pub(super) async fn run(
 ) -> (Done, Result) {
     let mut work = Work { place, manner, limits, done: Done::default() };
     place.session.reset_peak_memory();
-    let (started, cpu) = (Instant::now(), record::cpu_time());
+    let clock = Clock::start();
     let ran = work.run(sql, name, console).await;
     let mut done = work.done;
     if let Some(step) = &mut done.step {
-        step.wall_us = started.elapsed().as_micros() as u64;
-        step.cpu_us = record::cpu_time().saturating_sub(cpu).as_micros() as u64;
+        step.wall_us = clock.wall_us();
+        step.cpu_us = clock.cpu_us();
         step.peak_memory_bytes = place.session.memory().peak;
         step.outcome = outcome(&ran);
         if let Err(Failure::Engine(error)) = &ran {
@@ -129,7 +130,7 @@ impl Work<'_> {
         let observed = query.observe_with_texts();
         self.done.texts = observed.texts;
         if let Some(step) = &mut self.done.step {
-            step.execution_us = execution.elapsed().as_micros() as u64;
+            step.execution_us = micros(execution.elapsed());
             step.plan = Some(observed.plan);
             step.rows = self.done.rows.unwrap_or_default();
             if let LogicalPlan::Copy(copy) = &logical {
