@@ -34,6 +34,25 @@ fn a_second_run_finds_the_first() {
 }
 
 #[test]
+fn explain_knows_what_a_step_over_other_steps_did() {
+    let place = Place::new();
+    place.write(
+        "p/pipeline.toml",
+        "name = \"p\"\n\n[[step]]\nname = \"numbers\"\n\
+         query = \"SELECT value, value % 10 AS k FROM range(0, 1000)\"\noutput = { path = \"out/numbers.parquet\" }\n\n\
+         [[step]]\nname = \"sums\"\nquery = \"SELECT k, sum(value) AS s FROM numbers WHERE value < 500 GROUP BY k\"\n\
+         output = { path = \"out/sums.csv\" }\n",
+    );
+    place.ok(&["run", "p"]);
+    let explained = place.ok(&["explain", "p", "sums", "--format", "json"]).out;
+    let explained: serde_json::Value = serde_json::from_str(&explained).unwrap();
+    let root = &explained["nodes"][0];
+    assert_eq!(root["seen"]["rows"], 10, "{explained:#}");
+    assert_eq!(root["seen"]["times"], 1, "{explained:#}");
+    assert!(root["canonical"].as_str().unwrap().contains("numbers"), "{explained:#}");
+}
+
+#[test]
 fn deleting_the_history_changes_no_result() {
     let place = Place::new();
     pipeline(&place);

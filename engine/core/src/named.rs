@@ -27,6 +27,20 @@ pub(crate) fn schema_of_rows(scan: &dyn ExecutionPlan) -> Option<SchemaRef> {
     Some(memory.original_schema())
 }
 
+impl crate::session::Session {
+    /// As [`Self::register_step`], for a table whose scans read no files: `is_scan` tells them from those of other tables.
+    pub fn register_step_of(
+        &self,
+        step: &str,
+        table: Arc<dyn TableProvider>,
+        is_scan: impl Fn(&dyn ExecutionPlan) -> bool + Send + Sync + 'static,
+    ) -> crate::error::Result<()> {
+        let id = SourceId::Step { pipeline: self.pipeline().to_owned(), step: step.to_owned() };
+        self.update_sources(|sources| sources.add_recogniser(move |scan| is_scan(scan).then(|| id.clone())));
+        self.register_step(step, table)
+    }
+}
+
 /// `inner` under the identity `id`.
 #[derive(Debug)]
 pub(crate) struct NamedTable {

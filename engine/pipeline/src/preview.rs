@@ -1,17 +1,25 @@
 //! What a run would do, as data: steps, columns, changes to what is published, checks, and when the pipeline is due next.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use datafusion::common::ScalarValue;
 use serde::Serialize;
-use sparklet_core::Session;
+use sparklet_core::{PreparedQuery, Session};
 
+use crate::check::planned::PlannedTable;
 use crate::check::{Depth, PlannedStep, bind};
 use crate::definition::{Condition, Output, Pipeline, Schedule, Step};
 use crate::diagnostic::Diagnostic;
+use crate::jobs::routes;
 use crate::select::{self, Selection};
+use crate::sql_refs::{self, Syntax};
+use crate::step::Way;
+use crate::{stage, suggest};
 
+#[cfg(test)]
+mod fingerprints;
 mod published;
 #[cfg(test)]
 mod tests;
@@ -150,6 +158,46 @@ pub async fn plan(
         steps.filter_map(|s| Some(preview(s, bound.steps.iter().find(|p| p.name == s.name)?, &chosen))).collect();
     let due = pipeline.schedule.as_ref().map(|s| due(s, now, DUE)).unwrap_or_default();
     Ok(Preview { pipeline: pipeline.name.clone(), steps, due, later: pipeline.later.clone(), warnings: bound.warnings })
+}
+
+/// Plans step `name` as a run of the whole pipeline plans it; nothing runs. What it reads of other steps is known by columns and
+/// expected rows only, but the plan has the fingerprints that it has in a run; except where a run finds the answer to an aggregate,
+/// such as `min(x)` over a whole file, in the statistics of what a step wrote, and plans a literal in its place.
+///
+/// # Errors
+/// No step is called so, or what is wrong with it or with what it reads.
+pub async fn step(
+    pipeline: &Pipeline,
+    session: &Session,
+    params: &BTreeMap<String, ScalarValue>,
+    name: &str,
+) -> Result<PreparedQuery, Vec<Diagnostic>> {
+    let Some(step) = pipeline.steps.iter().find(|s| s.name == name) else {
+        let hint = suggest::hint(name, "steps", pipeline.steps.iter().map(|s| s.name.as_str()));
+        let unknown = Diagnostic::error("unknown-step", format!("there is no step `{name}` in `{}`", pipeline.name));
+        return Err(vec![unknown.maybe_hint(hint)]);
+    };
+    let bound = bind(pipeline, session, params, Some(&[name.to_owned()]), Depth::Physical).await?;
+    let all: Vec<&Step> = pipeline.steps.iter().collect();
+    let routes = routes(&all, &Syntax::of(session));
+    let planned = async {
+        for (before, route) in all.iter().zip(&routes).take_while(|(s, _)| s.name != name) {
+            // Steps that it does not read, directly or not, were not bound.
+            let Some(bound) = bound.steps.iter().find(|b| b.name == before.name) else { continue };
+            match route.way {
+                Way::Inline => stage::inline(session, before, params).await?,
+                Way::Keep | Way::Write | Way::KeepAndWrite => {
+                    let table = PlannedTable::new(Arc::clone(&bound.schema), bound.estimated_rows);
+                    table.register(session, &before.name)?;
+                }
+            }
+        }
+        session.sql(&step.sql.sql, params).await?.prepare().await
+    };
+    planned.await.map_err(|error| {
+        let place = sql_refs::first_word(&step.sql.sql);
+        vec![step.sql.error("sql-plan", place, error.message).maybe_hint(error.hint)]
+    })
 }
 
 fn preview(step: &Step, planned: &PlannedStep, chosen: &Selection) -> StepPreview {

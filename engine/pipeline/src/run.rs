@@ -292,8 +292,7 @@ impl Running<'_> {
 
     /// Claims are held until the last step has ended: later steps read what was published.
     async fn run_steps(&mut self, steps: &[&Step], claims: &[Option<Arc<Claim>>]) -> Steps {
-        let routes =
-            routes(steps, &Syntax::from_settings(|name| self.options.session.options.get(name).map(String::as_str)));
+        let routes = routes(steps, &Syntax::of(&self.session));
         let mut records: Vec<StepRecord> = Vec::with_capacity(steps.len());
         for (i, ((step, route), claim)) in steps.iter().zip(&routes).zip(claims).enumerate() {
             let ready = route.reads.iter().all(|&read| records[read].outcome == Outcome::Succeeded);

@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, dialect_from_
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, Tokenizer};
+use sparklet_core::Session;
 
 /// Operators in one chain at the most.
 const MAX_CHAIN: usize = 5000;
@@ -35,6 +36,17 @@ impl Syntax {
         let dialect = setting("datafusion.sql_parser.dialect").and_then(dialect_from_str);
         Self {
             lower_case: setting("datafusion.sql_parser.enable_ident_normalization") != Some("false"),
+            dialect: dialect.unwrap_or_else(|| Box::new(GenericDialect {})),
+        }
+    }
+
+    /// As `session` reads SQL.
+    pub fn of(session: &Session) -> Self {
+        let state = session.context().state();
+        let parser = &state.config_options().sql_parser;
+        let dialect = dialect_from_str(parser.dialect.to_string());
+        Self {
+            lower_case: parser.enable_ident_normalization,
             dialect: dialect.unwrap_or_else(|| Box::new(GenericDialect {})),
         }
     }

@@ -4,6 +4,7 @@
 //! read back (partition columns from the folders' names, with their types); a result that goes to CSV or JSON, or nowhere, is
 //! kept in memory under the session's pool, or in a file of the work folder where it does not fit.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -13,9 +14,10 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::ipc::CompressionType;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use datafusion::catalog::view::ViewTable;
 use datafusion::catalog::{MemTable, TableProvider};
-use datafusion::common::TableReference;
 use datafusion::common::utils::memory::RecordBatchMemoryCounter;
+use datafusion::common::{ScalarValue, TableReference};
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::arrow::ArrowFormat;
 use datafusion::datasource::file_format::csv::CsvFormat;
@@ -29,6 +31,8 @@ use sparklet_core::sink::{SinkFormat, SinkSpec};
 use sparklet_core::{Error, ErrorKind, PreparedQuery, Result, Session};
 use url::Url;
 
+use crate::definition::Step;
+
 mod ordered;
 mod published;
 
@@ -41,6 +45,13 @@ const MAX_POOL_SHARE: u64 = 4;
 /// Puts `table`, the result of step `name`, in the place of what that name stood for.
 pub(crate) fn register(session: &Session, name: &str, table: Arc<dyn TableProvider>) -> Result<()> {
     session.register_step(name, table)
+}
+
+/// Makes the query of `step` a part of the queries that read it.
+pub(crate) async fn inline(session: &Session, step: &Step, params: &BTreeMap<String, ScalarValue>) -> Result<()> {
+    let frame = session.sql(&step.sql.sql, params).await?;
+    let view = ViewTable::new(frame.logical_plan().clone(), Some(step.sql.sql.clone()));
+    register(session, &step.name, Arc::new(view))
 }
 
 /// Takes the table of step `name` away, and with it what it holds.

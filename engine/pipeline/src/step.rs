@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use datafusion::catalog::view::ViewTable;
 use sparklet_core::sink::{SinkFormat, SinkSpec};
 use sparklet_core::{Error, ErrorKind, PreparedQuery, Progress, Result, WriteSummary};
 use sparklet_history::{CheckRecord, ErrorRecord, Outcome, OutputRecord, StepRecord};
@@ -153,15 +152,13 @@ async fn stage_and_audit(
 ) -> Result<Option<ErrorRecord>> {
     let (step, session) = (job.step, &running.session);
     let start = Instant::now();
-    let frame = session.sql(&step.sql.sql, &running.params).await?;
     if job.way == Way::Inline {
+        stage::inline(session, step, &running.params).await?;
         trace.planning_us = micros(start.elapsed());
-        let view = ViewTable::new(frame.logical_plan().clone(), Some(step.sql.sql.clone()));
-        stage::register(session, &step.name, Arc::new(view))?;
         trace.output = Some(intermediate("inlined", 0, 0));
         return Ok(None);
     }
-    let query = Arc::new(frame.prepare().await?);
+    let query = Arc::new(session.sql(&step.sql.sql, &running.params).await?.prepare().await?);
     trace.planning_us = micros(start.elapsed());
     progress.follow(&query.progress());
     trace.query = Some(Arc::clone(&query));

@@ -1,17 +1,15 @@
 //! `sparklet explain`: the plan of a step or a query, what is known of it, and what was decided, without running it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Value, json};
-use sparklet_core::{PreparedQuery, Session};
+use sparklet_core::Session;
 use sparklet_history::{
     Completeness, Decision, DecisionKind, Evidence, NodeRecord, Observation, PlanRecord, Reason, Scope, Subplan,
 };
-use sparklet_pipeline::check::planned::PlannedTable;
-use sparklet_pipeline::check::{Depth, bind};
-use sparklet_pipeline::{Diagnostic, suggest};
+use sparklet_pipeline::preview;
 use sparklet_report::human;
 
 use super::shared::{self, Subject};
@@ -57,7 +55,10 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
     let (query, settings) = match (&arguments.pipeline, &arguments.step, &arguments.command) {
         (Some(path), Some(step), _) => {
             let subject = Subject::load(path, &arguments.params, &arguments.settings, look, world, console)?;
-            (of_step(&subject, step)?, subject.settings)
+            let query = subject.plan(async |session, values| {
+                preview::step(&subject.pipeline, session, values, step).await.map_err(shared::rejected)
+            })?;
+            (query, subject.settings)
         }
         (_, _, Some(text)) => {
             let (_, settings) = shared::settle(None, &arguments.settings, look, world, console)?;
@@ -109,30 +110,10 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
     Ok(())
 }
 
-/// Plans a step over its sources and the columns of the steps before it.
-fn of_step(subject: &Subject, name: &str) -> Result<PreparedQuery> {
-    let pipeline = &subject.pipeline;
-    let Some(step) = pipeline.steps.iter().find(|s| s.name == name) else {
-        let names = pipeline.steps.iter().map(|s| s.name.as_str());
-        let hint = suggest::hint(name, "steps", names);
-        let unknown = Diagnostic::error("unknown-step", format!("there is no step `{name}` in `{}`", pipeline.name));
-        return Err(shared::rejected(vec![unknown.maybe_hint(hint)]));
-    };
-    subject.plan(async |session, values| {
-        let only = [name.to_owned()];
-        let bound = bind(pipeline, session, values, Some(&only), Depth::Physical).await.map_err(shared::rejected)?;
-        for before in bound.steps.iter().filter(|s| step.reads.contains(&s.name)) {
-            let table = Arc::new(PlannedTable::new(Arc::clone(&before.schema), before.estimated_rows));
-            session.register_step(&before.name, table)?;
-        }
-        Ok(session.sql(&step.sql.sql, values).await?.prepare().await?)
-    })
-}
-
 /// What history knows of one operator.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 struct Seen {
-    /// Times seen, at most [`SEEN`].
+    /// Runs among the last [`SEEN`] observations; several operators of one run may stand for one subplan.
     times: usize,
     /// Rows of the last complete observation.
     rows: Option<u64>,
@@ -145,8 +126,9 @@ struct Seen {
 impl Seen {
     fn of(observations: &[Observation]) -> Option<Self> {
         let last = observations.iter().find(|o| o.completeness == Completeness::Complete);
-        (!observations.is_empty()).then(|| Self {
-            times: observations.len(),
+        let runs: BTreeSet<_> = observations.iter().map(|o| &o.run).collect();
+        (!runs.is_empty()).then(|| Self {
+            times: runs.len(),
             rows: last.map(|o| o.rows),
             elapsed_us: last.map(|o| o.elapsed_us),
             run: last.map(|o| o.run.to_string()),

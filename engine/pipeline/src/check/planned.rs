@@ -28,6 +28,17 @@ impl PlannedTable {
     pub fn new(schema: SchemaRef, rows: Option<u64>) -> Self {
         Self { schema, rows }
     }
+
+    /// Puts it in the place of step `name`, such that plans over it have the fingerprints of plans over the step's result.
+    pub(crate) fn register(self, session: &sparklet_core::Session, name: &str) -> sparklet_core::Result<()> {
+        // An object of its own: scans are known by it.
+        let table = Arc::new(Self { schema: Arc::new(self.schema.as_ref().clone()), rows: self.rows });
+        let schema = Arc::clone(&table.schema);
+        let is_scan = move |scan: &dyn ExecutionPlan| {
+            scan.downcast_ref::<PlannedExec>().is_some_and(|exec| Arc::ptr_eq(&exec.table, &schema))
+        };
+        session.register_step_of(name, table, is_scan)
+    }
 }
 
 #[async_trait]
@@ -51,26 +62,28 @@ impl TableProvider for PlannedTable {
             Some(columns) => Arc::new(self.schema.project(columns)?),
             None => Arc::clone(&self.schema),
         };
-        Ok(Arc::new(PlannedExec::new(schema, self.rows)))
+        Ok(Arc::new(PlannedExec::new(Arc::clone(&self.schema), schema, self.rows)))
     }
 }
 
 /// Its scan: plans, never runs.
 #[derive(Debug)]
 struct PlannedExec {
+    /// Columns of the table.
+    table: SchemaRef,
     rows: Option<u64>,
     properties: Arc<PlanProperties>,
 }
 
 impl PlannedExec {
-    fn new(schema: SchemaRef, rows: Option<u64>) -> Self {
+    fn new(table: SchemaRef, schema: SchemaRef, rows: Option<u64>) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Self { rows, properties: Arc::new(properties) }
+        Self { table, rows, properties: Arc::new(properties) }
     }
 }
 
