@@ -17,6 +17,7 @@ pub mod session;
 pub mod sink;
 pub mod source;
 mod spill;
+mod spill_files;
 mod stall;
 pub mod stores;
 pub mod suggest;

@@ -10,7 +10,7 @@ use datafusion::common::config::{ConfigNonZeroUsize, ConfigOptions};
 use datafusion::common::{ScalarValue, TableReference};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::{SessionConfig as DataFusionConfig, SessionContext};
-use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::memory_pool::{MemoryPool, PeakRecordingPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::LogicalPlan;
@@ -23,6 +23,7 @@ use crate::named::{self, NamedTable};
 use crate::query::DataFrame;
 use crate::source::SourceSpec;
 use crate::spill::SpillFolder;
+use crate::spill_files::{self, SpillFiles};
 use crate::stores::LazyStores;
 use crate::tables;
 use crate::yielding::YieldingJoins;
@@ -110,7 +111,7 @@ impl Session {
             .with_memory_pool(Arc::clone(&pool) as Arc<dyn MemoryPool>)
             .with_disk_manager_builder(
                 DiskManagerBuilder::default()
-                    .with_mode(DiskManagerMode::Directories(vec![spill.path().to_owned()]))
+                    .with_temp_file_factory(Arc::new(SpillFiles::new(spill.path())))
                     .with_max_temp_directory_size(u64::MAX),
             )
             // A listing must see what a step has just published.
@@ -287,6 +288,7 @@ fn datafusion_config(config: &SessionConfig, memory_limit: u64, slots: usize) ->
     let per_sort = memory_limit / (slots as u64 * 16).max(1);
     let aside = options.execution.sort_spill_reservation_bytes.min(usize::try_from(per_sort).unwrap_or(usize::MAX));
     options.execution.sort_spill_reservation_bytes = aside;
+    options.execution.max_spill_file_size_bytes = ConfigNonZeroUsize::try_new(spill_files::ONE_BATCH)?;
     options.catalog.information_schema = true;
     if let Some(rows) = config.batch_size {
         options.execution.batch_size = ConfigNonZeroUsize::try_new(rows).map_err(|_| {

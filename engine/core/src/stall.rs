@@ -1,8 +1,9 @@
 //! Ends a query that waits for itself.
 //!
-//! Under memory pressure operators of DataFusion can come to wait for one another: TPC-H Q18 with a pool of 128 or 256 MB does so in
-//! about one of ten runs, once its exchanges spill. A query that has spilled, or has had the pool nearly full, and then neither counts
-//! anything nor uses the processor for [`LIMIT`] is ended with an error that names the setting. A slow source is no stall: such
+//! Under memory pressure operators can come to wait for one another. The case that is known, exchanges of DataFusion that spill, cannot
+//! arise with the files of a session (`spill_files.rs`); this is for those that are not, and for who sets
+//! `datafusion.execution.max_spill_file_size_bytes`. A query that has spilled, or has had the pool nearly full, and then neither
+//! counts anything nor uses the processor for [`LIMIT`] is ended with an error that names the setting. A slow source is no stall: such
 //! queries are under no pressure.
 
 use std::sync::Arc;
