@@ -1,8 +1,10 @@
 //! The memory: encoding a record, appending a run of 200 operators, looking up in a store of a million observations, and the whole
 //! of a fresh process that opens that store, looks up and closes it.
 //!
-//! The store is filled first, which takes a minute; `SPARKLET_BENCH_HISTORY` names a folder to keep it in. Sizes are printed.
-//! `SPARKLET_BENCH_MOVING` fills it with runs that draw new literals, and so new fingerprints, each time: the hardest case for size.
+//! All that twice: with pipelines whose plans recur as they are, and with such as draw new literals, and so get new fingerprints,
+//! with every run: the hardest case. The stores are filled first, which takes a minute or two each. Sizes, and how the times of
+//! the appends that fill them are distributed, are printed. `SPARKLET_BENCH_HISTORY` names a folder to keep the stores in;
+//! `SPARKLET_BENCH_RUNS` fills them with fewer runs than 5,000.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench: it stops at what goes wrong, and prints sizes")]
 
@@ -10,22 +12,46 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use criterion::Criterion;
 use sparklet_history::*;
 
-/// Runs in the store, operators of each: a million observations.
-const RUNS: u64 = 5000;
+/// Operators of a run; 5,000 runs are a million observations.
 const NODES: u64 = 200;
 /// Recurring pipelines, so that there are 10,000 fingerprints with 100 observations each.
 const PIPELINES: u64 = 50;
 /// Set in the fresh process.
 const COLD: &str = "SPARKLET_BENCH_HISTORY_COLD";
 
-fn moving() -> bool {
-    std::env::var_os("SPARKLET_BENCH_MOVING").is_some()
+/// Runs in a store.
+fn runs() -> u64 {
+    static RUNS: LazyLock<u64> = LazyLock::new(|| {
+        let asked = std::env::var("SPARKLET_BENCH_RUNS").ok().map(|runs| runs.parse().unwrap());
+        asked.unwrap_or(5000).max(PIPELINES)
+    });
+    *RUNS
+}
+
+/// What changes from run to run beside the numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Track {
+    Recurring,
+    /// Literals, and so fingerprints.
+    NewLiterals,
+}
+
+impl Track {
+    const ALL: [Self; 2] = [Self::Recurring, Self::NewLiterals];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Recurring => "recurring",
+            Self::NewLiterals => "new_literals",
+        }
+    }
 }
 
 fn random(n: u64, i: u64) -> u64 {
@@ -34,9 +60,9 @@ fn random(n: u64, i: u64) -> u64 {
 }
 
 /// The canonical text of an operator holds those of the operators below it, as real ones do.
-fn text(pipeline: u64, run: u64, node: u64) -> String {
+fn text(track: Track, pipeline: u64, run: u64, node: u64) -> String {
     let below: String = (0..node % 20).map(|i| format!("join(o{i}.c{} = o{}.c1)\n", i % 7, i + 1)).collect();
-    let literal = if moving() { run } else { 0 };
+    let literal = if track == Track::NewLiterals { run } else { 0 };
     format!("pipeline {pipeline} step {}\n{below}filter(c3 > {literal}) of operator {node}", node / 20)
 }
 
@@ -48,19 +74,19 @@ fn start(n: u64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_700_000_000 + 600 * n as i64, 0).unwrap_or_default()
 }
 
-fn node(n: u64, i: u64) -> NodeRecord {
+fn node(track: Track, n: u64, i: u64) -> NodeRecord {
     let noise = random(n, i);
     let pipeline = n % PIPELINES;
     let names = ["output_rows", "elapsed_compute", "build_time", "build_input_rows", "join_time", "input_batches"];
     NodeRecord {
-        parent: (!i.is_multiple_of(20)).then_some((i % 20) as u32 - 1),
+        parent: (!i.is_multiple_of(20)).then(|| (i % 20) as u32 - 1),
         operator: ["HashJoinExec", "AggregateExec", "RepartitionExec", "FilterExec"][(i % 4) as usize].into(),
         detail: format!(
             "mode=Partitioned, join_type=Inner, on=[(k{i}@0, k{}@3)], projection=[a@0, b@1, c@{}]",
             i + 1,
             i % 9
         ),
-        fingerprint: Some(Fingerprint::of(&text(pipeline, n, i))),
+        fingerprint: Some(Fingerprint::of(&text(track, pipeline, n, i))),
         template: Some(template(pipeline, i)),
         completeness: Completeness::Complete,
         estimated_rows: Some(1000 * i),
@@ -77,7 +103,7 @@ fn node(n: u64, i: u64) -> NodeRecord {
     }
 }
 
-fn record(n: u64) -> RunRecord {
+fn record(track: Track, n: u64) -> RunRecord {
     let steps = (0..NODES / 20).map(|step| StepRecord {
         name: format!("step_{step}"),
         outcome: Outcome::Succeeded,
@@ -92,7 +118,7 @@ fn record(n: u64) -> RunRecord {
         peak_memory_bytes: 12 << 20,
         output: None,
         checks: Vec::new(),
-        plan: Some(PlanRecord { nodes: (20 * step..20 * step + 20).map(|i| node(n, i)).collect() }),
+        plan: Some(PlanRecord { nodes: (20 * step..20 * step + 20).map(|i| node(track, n, i)).collect() }),
         decisions: Vec::new(),
         error: None,
     });
@@ -132,18 +158,22 @@ fn record(n: u64) -> RunRecord {
     }
 }
 
-fn texts(n: u64) -> CanonicalTexts {
+fn texts(track: Track, n: u64) -> CanonicalTexts {
     let pipeline = n % PIPELINES;
-    let own = (0..NODES).map(|i| text(pipeline, n, i)).map(|text| (Fingerprint::of(&text), text));
+    let own = (0..NODES).map(|i| text(track, pipeline, n, i)).map(|text| (Fingerprint::of(&text), text));
     let templates = (0..NODES).map(|i| (template(pipeline, i), format!("pipeline {pipeline} operator {i}")));
     own.chain(templates).collect()
 }
 
 /// A subplan of some run, and its pipeline.
-fn some(k: u64) -> (String, Subplan) {
-    let n = if moving() { RUNS - 1 - random(k, 1) % PIPELINES } else { random(k, 1) % RUNS };
+fn some(track: Track, k: u64) -> (String, Subplan) {
+    // Of new literals, those of the last runs: nobody asks for others.
+    let n = match track {
+        Track::Recurring => random(k, 1) % runs(),
+        Track::NewLiterals => runs() - 1 - random(k, 1) % PIPELINES,
+    };
     let (pipeline, node) = (n % PIPELINES, random(k, 2) % NODES);
-    let fingerprint = Fingerprint::of(&text(pipeline, n, node));
+    let fingerprint = Fingerprint::of(&text(track, pipeline, n, node));
     (format!("pipeline_{pipeline}"), Subplan { fingerprint, template: Some(template(pipeline, node)) })
 }
 
@@ -155,37 +185,43 @@ fn history(state: &Path) -> History {
     History::new(state, HistoryOptions::default())
 }
 
-fn fill(state: &Path) {
+/// Times of appends.
+fn distribution(mut times: Vec<Duration>) -> String {
+    times.sort();
+    let mean = times.iter().sum::<Duration>() / times.len().max(1) as u32;
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    format!(
+        "mean {mean:.2?}, P50 {:.2?}, P90 {:.2?}, P99 {:.2?}, longest {:.2?} of {}",
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        at(1.0),
+        times.len()
+    )
+}
+
+fn fill(track: Track, state: &Path) {
     let mut store = history(state).create().unwrap();
     let begin = Instant::now();
     let mut times: Vec<Duration> = Vec::new();
-    for n in 0..RUNS {
-        let (record, texts) = (record(n), texts(n));
+    for n in 0..runs() {
+        let (record, texts) = (record(track, n), texts(track, n));
         let one = Instant::now();
         store.append(&record, &texts).unwrap();
         times.push(one.elapsed());
     }
     store.flush().unwrap();
-    let mean = times.iter().sum::<Duration>() / RUNS as u32;
-    times.sort();
-    let at = |share: f64| times[((RUNS - 1) as f64 * share) as usize];
-    println!(
-        "filled in {:.1?}; an append without fsync: P50 {:.2?}, P90 {:.2?}, P99 {:.2?}, longest {:.2?}, mean {mean:.2?}",
-        begin.elapsed(),
-        at(0.5),
-        at(0.9),
-        at(0.99),
-        at(1.0)
-    );
+    println!("{}: filled in {:.1?}; an append without fsync: {}", track.name(), begin.elapsed(), distribution(times));
     let info = store.info().unwrap();
     for tree in &info.trees {
         println!("  {:<13} {:>9} entries {:>12} bytes", tree.name, tree.entries, tree.bytes);
     }
     let begin = Instant::now();
     let before = info.bytes_on_disk;
-    let report = store.prune(&PrunePolicy::default(), start(RUNS)).unwrap();
+    let report = store.prune(&PrunePolicy::default(), start(runs())).unwrap();
     println!(
-        "{} observations: {:.1} MB on disk, {:.1} MB after `prune` ({:.1?})",
+        "{}: {} observations: {:.1} MB on disk, {:.1} MB after `prune` ({:.1?})",
+        track.name(),
         info.observations,
         before as f64 / 1e6,
         report.bytes_after as f64 / 1e6,
@@ -193,96 +229,99 @@ fn fill(state: &Path) {
     );
 }
 
-fn cold(state: &Path) {
+fn cold(track: Track, state: &Path) {
     let store = history(state).open().unwrap();
-    let (pipeline, subplan) = some(u64::from(std::process::id()));
+    let (pipeline, subplan) = some(track, u64::from(std::process::id()));
     assert!(!store.observations(scope(&pipeline), &subplan, 10).unwrap().is_empty());
     store.close();
 }
 
-fn benches(criterion: &mut Criterion, state: &Path) {
-    let one = record(RUNS);
+fn benches(criterion: &mut Criterion, track: Track, state: &Path) {
+    let name = |what: &str| format!("history/{}/{what}", track.name());
+    let one = record(track, runs());
     let block = encode_record(&one).unwrap();
-    println!("a run of {NODES} operators takes {} bytes", block.len());
-    criterion.bench_function("history/encode_record", |b| b.iter(|| encode_record(black_box(&one)).unwrap()));
-    criterion.bench_function("history/decode_record", |b| b.iter(|| decode_record(black_box(&block)).unwrap()));
+    println!("{}: a run of {NODES} operators takes {} bytes", track.name(), block.len());
+    criterion.bench_function(&name("encode_record"), |b| b.iter(|| encode_record(black_box(&one)).unwrap()));
+    criterion.bench_function(&name("decode_record"), |b| b.iter(|| decode_record(black_box(&block)).unwrap()));
 
     let executable = std::env::current_exe().unwrap();
-    criterion.bench_function("history/cold_process_open_look_up_close", |b| {
+    criterion.bench_function(&name("cold_process_open_look_up_close"), |b| {
         b.iter(|| {
-            let status = Command::new(&executable).env(COLD, state).status().unwrap();
+            let status = Command::new(&executable).env(COLD, state).arg(track.name()).status().unwrap();
             assert!(status.success());
         });
     });
-    criterion.bench_function("history/open_look_up_close", |b| b.iter(|| cold(state)));
+    criterion.bench_function(&name("open_look_up_close"), |b| b.iter(|| cold(track, state)));
 
     let mut store = history(state).open().unwrap();
-    let subplans: Vec<_> = (0..4096).map(some).collect();
+    let subplans: Vec<_> = (0..4096).map(|k| some(track, k)).collect();
     let mut next = subplans.iter().cycle();
-    criterion.bench_function("history/last_10_of_a_fingerprint", |b| {
+    criterion.bench_function(&name("last_10_of_a_fingerprint"), |b| {
         b.iter(|| {
             let (pipeline, subplan) = next.next().unwrap();
             black_box(store.observations(scope(pipeline), subplan, 10).unwrap())
         });
     });
-    criterion.bench_function("history/last_10_of_a_template", |b| {
+    criterion.bench_function(&name("last_10_of_a_template"), |b| {
         b.iter(|| {
             let (pipeline, subplan) = next.next().unwrap();
             black_box(store.observations_by_template(scope(pipeline), &subplan.template.unwrap(), 10).unwrap())
         });
     });
-    criterion.bench_function("history/list_50_runs", |b| b.iter(|| store.runs(&RunFilter::default(), 50).unwrap()));
-    let mut n = RUNS;
-    let mut longest = Duration::ZERO;
-    // The folding after every 16 runs of a pipeline is in the mean.
-    criterion.bench_function("history/append_200_operators_no_fsync", |b| {
+    criterion.bench_function(&name("list_50_runs"), |b| b.iter(|| store.runs(&RunFilter::default(), 50).unwrap()));
+    let mut n = runs();
+    let mut new = || {
+        n += 1;
+        let mut record = record(track, n);
+        record.id = RunId::random();
+        (record, texts(track, n))
+    };
+    let mut times = Vec::new();
+    criterion.bench_function(&name("append_200_operators_no_fsync"), |b| {
         b.iter_custom(|iterations| {
-            let mut total = Duration::ZERO;
-            for _ in 0..iterations {
-                n += 1;
-                let mut record = record(n);
-                record.id = RunId::random();
-                let texts = texts(n);
+            let one = |_| {
+                let (record, texts) = new();
                 let begin = Instant::now();
                 store.append(&record, &texts).unwrap();
-                let took = begin.elapsed();
-                total += took;
-                longest = longest.max(took);
-            }
-            total
+                times.push(begin.elapsed());
+                begin.elapsed()
+            };
+            (0..iterations).map(one).sum()
         });
     });
-    println!("the longest append took {longest:.2?}");
+    if !times.is_empty() {
+        println!("{}: an append to the full store: {}", track.name(), distribution(times));
+    }
     drop(store);
     // As the CLI does it: open, append, flush, close, in a store of that size.
-    criterion.bench_function("history/remember_200_operators", |b| {
+    criterion.bench_function(&name("remember_200_operators"), |b| {
         b.iter_custom(|iterations| {
-            let mut total = Duration::ZERO;
-            for _ in 0..iterations {
-                n += 1;
-                let mut record = record(n);
-                record.id = RunId::random();
-                let texts = texts(n);
+            let one = |_| {
+                let (record, texts) = new();
                 let begin = Instant::now();
                 assert!(matches!(history(state).remember(&record, &texts), Remembered::Stored { .. }));
-                total += begin.elapsed();
-            }
-            total
+                begin.elapsed()
+            };
+            (0..iterations).map(one).sum()
         });
     });
 }
 
 fn main() {
     if let Some(state) = std::env::var_os(COLD) {
-        return cold(Path::new(&state));
+        let asked = std::env::args().nth(1);
+        let track = Track::ALL.into_iter().find(|track| Some(track.name()) == asked.as_deref()).unwrap();
+        return cold(track, Path::new(&state));
     }
     let mut criterion = Criterion::default().sample_size(20).configure_from_args();
     let temporary = tempfile::tempdir().unwrap();
     let kept = std::env::var_os("SPARKLET_BENCH_HISTORY").map(PathBuf::from);
-    let state = kept.unwrap_or_else(|| temporary.path().to_owned());
-    if !state.join("history").exists() {
-        fill(&state);
+    for track in Track::ALL {
+        let state = kept.as_deref().unwrap_or(temporary.path()).join(track.name());
+        if !state.join("history").exists() {
+            fill(track, &state);
+        }
+        benches(&mut criterion, track, &state);
     }
-    benches(&mut criterion, &state);
     criterion.final_summary();
 }

@@ -1,19 +1,18 @@
-//! Appending runs, and folding their observations into chunks.
+//! Appending runs.
 //!
-//! A run is appended by writing at the ends of a few trees: that is fast whatever the size of the store. Its observations wait in
-//! `recent`; after [`FOLD_RUNS`] runs of a pipeline they are sorted into the chunks of their templates, so that a chunk is found and
-//! written once for many runs. Readers look at both.
+//! A run is appended by writing at the ends of a few trees: that is fast whatever the size of the store. What becomes of its
+//! observations is in `fold`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::block::{self, CanonicalTexts, Kind, Unreadable};
-use crate::chunk::{CHUNK_ROWS, Chunk, Recent, Seen};
 use crate::error::HistoryError;
 use crate::evidence::Scope;
+use crate::fold::{self, Laid};
 use crate::guard;
 use crate::keys;
 use crate::observe::observations_of;
@@ -21,10 +20,6 @@ use crate::record::{Fingerprint, RunId, RunRecord, SourceRecord};
 use crate::store::{Entry, Store};
 use crate::trees::{Changes, Name, Trees};
 
-/// Runs of a scope that are folded together.
-pub(crate) const FOLD_RUNS: usize = 16;
-/// Observations that are folded at once, however few runs they are of.
-const FOLD_ROWS: usize = 4096;
 /// Runs that are appended together when there are many.
 pub(crate) const GROUP: usize = 64;
 
@@ -46,8 +41,6 @@ pub struct SourceVersion {
     /// What it was.
     pub source: SourceRecord,
 }
-
-type Scoped<T> = BTreeMap<[u8; 8], Vec<T>>;
 
 impl Store {
     /// Appends a run with the canonical texts of its fingerprints. A run whose id is known is taken for the same and left as it is.
@@ -91,7 +84,7 @@ impl Store {
         let mut changes = Changes::default();
         let mut texts_written = HashSet::new();
         let mut sources = HashMap::new();
-        let mut recents: Scoped<(Vec<u8>, Recent)> = BTreeMap::new();
+        let mut scopes: BTreeMap<[u8; 8], (usize, Vec<Laid>)> = BTreeMap::new();
         let mut appended = 0;
         let mut ids = HashSet::new();
         for &(record, texts) in records {
@@ -121,10 +114,9 @@ impl Store {
             for source in &record.sources {
                 self.keep_source(record, source, &mut sources)?;
             }
-            let scope = Scope::of(record);
-            let tag = keys::scope(scope);
-            let recent = Recent::new(&record.id, record.started_at.timestamp_micros(), scope, &observed);
-            recents.entry(tag).or_default().push((keys::recent(&tag, record.started_at, &record.id), recent));
+            let (runs, laid) = scopes.entry(keys::scope(Scope::of(record))).or_default();
+            *runs += 1;
+            laid.extend(fold::lay(record, &observed).map_err(fail)?);
             appended += 1;
         }
         if appended == 0 {
@@ -135,42 +127,17 @@ impl Store {
             changes.insert(Name::Sources, &key[..], sealed);
         }
         Trees::set_appended(&mut changes, trees.appended()? + appended);
-        for (scope, recents) in &recents {
-            self.keep_recent(scope, recents, &mut changes)?;
-        }
-        self.commit(changes)?;
         // Read again when asked for.
         let mut known = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recents.keys().for_each(|scope| drop(known.remove(scope)));
-        Ok(())
+        scopes.keys().for_each(|scope| drop(known.remove(scope)));
+        drop(known);
+        for (scope, (runs, laid)) in scopes {
+            self.shelve(&scope, runs, laid, &mut changes)?;
+        }
+        self.commit(changes)
     }
 
-    /// Lets the observations of runs wait, or folds them with those that wait if that makes enough.
-    fn keep_recent(
-        &self,
-        scope: &[u8; 8],
-        new: &[(Vec<u8>, Recent)],
-        changes: &mut Changes,
-    ) -> Result<(), HistoryError> {
-        let mut waiting = 0;
-        for row in self.trees()?.tree(Name::Recent).prefix(scope) {
-            waiting += usize::from(row?.0.ends_with(&[0, 0]));
-        }
-        let rows: usize = new.iter().map(|(_, recent)| recent.len()).sum();
-        if waiting + new.len() >= FOLD_RUNS || rows >= FOLD_ROWS {
-            let known = self.recent(scope)?;
-            let all = known.iter().chain(new.iter().map(|(_, recent)| recent));
-            return self.fold_scope(scope, all, changes);
-        }
-        for (key, recent) in new {
-            let packed = recent.encode().and_then(|packed| block::cut(Kind::Recent, &packed));
-            let pieces = packed.map_err(|why| self.unreadable("observations", &why))?;
-            insert_pieces(changes, Name::Recent, key, pieces);
-        }
-        Ok(())
-    }
-
-    fn commit(&self, changes: Changes) -> Result<(), HistoryError> {
+    pub(crate) fn commit(&self, changes: Changes) -> Result<(), HistoryError> {
         let trees = self.trees()?.clone();
         let path = trees.path().to_owned();
         guard::within(&path, "appending to it", self.options.answer_within, move || trees.commit(&changes))
@@ -235,90 +202,9 @@ impl Store {
         seen.insert(key, version);
         Ok(())
     }
-
-    /// Sorts the observations that wait into chunks.
-    pub(crate) fn fold(&mut self) -> Result<(), HistoryError> {
-        for scope in self.waiting_scopes()? {
-            let mut changes = Changes::default();
-            self.fold_scope(&scope, self.recent(&scope)?.iter(), &mut changes)?;
-            self.commit(changes)?;
-        }
-        self.recent = Mutex::default();
-        Ok(())
-    }
-
-    /// The changes that put observations of a scope into chunks and leave none waiting.
-    fn fold_scope<'a>(
-        &self,
-        scope: &[u8; 8],
-        recents: impl Iterator<Item = &'a Recent>,
-        changes: &mut Changes,
-    ) -> Result<(), HistoryError> {
-        let mut groups: BTreeMap<Fingerprint, Vec<Seen>> = BTreeMap::new();
-        let mut name = None;
-        for recent in recents {
-            for observed in recent.all() {
-                let (series, seen) = observed.map_err(|why| self.unreadable("a run's observations", &why))?;
-                groups.entry(series).or_default().push(seen);
-            }
-            name = Some(recent.scope());
-        }
-        let Some(name) = name else { return Ok(()) };
-        for (series, mut seen) in groups {
-            seen.sort_by_key(|(_, observation)| observation.at);
-            self.fold_series(&keys::series(&series, scope), name, &seen, changes)?;
-        }
-        for row in self.trees()?.tree(Name::Recent).prefix(scope) {
-            changes.remove(Name::Recent, row?.0);
-        }
-        Ok(())
-    }
-
-    /// Puts observations of one series, oldest first, where they belong in time.
-    fn fold_series(
-        &self,
-        series: &[u8],
-        scope: Scope<'_>,
-        seen: &[Seen],
-        changes: &mut Changes,
-    ) -> Result<(), HistoryError> {
-        let Some(earliest) = seen.first().map(|(_, observation)| observation.at.timestamp_micros()) else {
-            return Ok(());
-        };
-        // Chunks that end after the first of the new ones must take them in; usually that is none, and the newest is continued.
-        let mut touched: Vec<(Vec<u8>, Chunk)> = Vec::new();
-        for entry in self.trees()?.tree(Name::Observations).prefix(series) {
-            let (key, value) = entry?;
-            let chunk = Chunk::decode(&value).map_err(|why| self.unreadable("a chunk of observations", &why))?;
-            let ends_before = chunk.ends_before(earliest);
-            let full = chunk.len() >= CHUNK_ROWS && chunk.first_at_us().is_some_and(|first| first < earliest);
-            if !(ends_before && full) {
-                touched.push((key.to_vec(), chunk));
-            }
-            if ends_before {
-                break;
-            }
-        }
-        let mut merged = Chunk::new(scope);
-        let mut old: HashSet<Vec<u8>> = HashSet::new();
-        for (key, chunk) in touched.into_iter().rev() {
-            merged.extend(&chunk).map_err(|why| self.unreadable("a chunk of observations", &why))?;
-            old.insert(key);
-        }
-        seen.iter().for_each(|seen| merged.insert(seen));
-        for chunk in merged.split() {
-            let Some(first) = chunk.first_at_us() else { continue };
-            let key = keys::chunk(series, first);
-            old.remove(&key);
-            let sealed = chunk.encode().map_err(|why| self.unreadable("a chunk of observations", &why))?;
-            changes.insert(Name::Observations, key, sealed);
-        }
-        old.into_iter().for_each(|key| changes.remove(Name::Observations, key));
-        Ok(())
-    }
 }
 
-pub(crate) fn insert_pieces(changes: &mut Changes, tree: Name, prefix: &[u8], pieces: Vec<Vec<u8>>) {
+fn insert_pieces(changes: &mut Changes, tree: Name, prefix: &[u8], pieces: Vec<Vec<u8>>) {
     for (index, piece) in (0u16..).zip(pieces) {
         changes.insert(tree, keys::piece(prefix, index), piece);
     }

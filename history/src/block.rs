@@ -35,7 +35,8 @@ fn broken(what: impl Into<String>) -> Unreadable {
     Unreadable::Broken(what.into())
 }
 
-const SEAL: usize = 5;
+/// Bytes before the payload of a sealed value.
+pub(crate) const SEAL: usize = 5;
 
 /// `payload` behind a version byte and a checksum.
 pub(crate) fn seal(payload: &[u8]) -> Vec<u8> {

@@ -1,8 +1,7 @@
 //! Packed observations: the last ones of a template in a few dozen bytes each.
 //!
-//! A [`Chunk`] holds observations of the subplans of one template in one scope, oldest first. A [`Recent`] holds those of one run:
-//! appending a run writes one of these, and once a scope has enough of them they are folded into chunks, so that a chunk is found and
-//! written once for many runs.
+//! A [`Chunk`] holds observations of the subplans of one template in one scope, oldest first. A [`Recent`] holds those of one run
+//! that wait to be folded into chunks.
 
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
@@ -12,8 +11,12 @@ use crate::evidence::Scope;
 use crate::observe::Observed;
 use crate::record::{Completeness, Fingerprint, Observation, Reduction, RunId};
 
-/// Observations in a chunk before the next one is begun.
+/// Observations in a chunk.
 pub(crate) const CHUNK_ROWS: usize = 16;
+/// Observations before the next chunk is begun: a chunk that was written is left as it is if it is not too short.
+pub(crate) const CHUNK_LEAST: usize = CHUNK_ROWS / 2;
+/// Observations before a chunk is cut.
+const CHUNK_MOST: usize = CHUNK_ROWS + CHUNK_LEAST;
 
 /// An observation without what its container says for all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -155,6 +158,18 @@ pub(crate) struct Chunk {
     rows: Vec<Row>,
 }
 
+/// What a [`Chunk`] begins with.
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(rename = "pipeline")]
+    _pipeline: &'a str,
+    #[serde(rename = "environment")]
+    _environment: &'a str,
+    #[serde(rename = "base_us")]
+    _base_us: i64,
+    fingerprints: Vec<Fingerprint>,
+}
+
 impl Chunk {
     /// A chunk without rows.
     pub(crate) fn new(scope: Scope<'_>) -> Self {
@@ -177,6 +192,12 @@ impl Chunk {
 
     pub(crate) fn decode(sealed: &[u8]) -> Result<Self, Unreadable> {
         postcard::from_bytes(block::unseal(sealed)?).map_err(|error| bad(&error.to_string()))
+    }
+
+    /// True if a sealed chunk may hold observations of a subplan: looks at the names only. What cannot be read may hold anything.
+    pub(crate) fn may_hold(sealed: &[u8], fingerprint: &Fingerprint) -> bool {
+        let head = sealed.get(block::SEAL..).map(postcard::take_from_bytes::<Head<'_>>);
+        head.and_then(Result::ok).is_none_or(|(head, _)| head.fingerprints.contains(fingerprint))
     }
 
     /// Observations in it.
@@ -247,7 +268,7 @@ impl Chunk {
 
     /// Cuts into chunks of about [`CHUNK_ROWS`]; rows of the same time stay together, since that time is the chunk's key.
     pub(crate) fn split(self) -> Vec<Self> {
-        if self.rows.len() <= CHUNK_ROWS {
+        if self.rows.len() <= CHUNK_MOST {
             return vec![self];
         }
         let mut parts = Vec::new();
@@ -294,7 +315,7 @@ impl Chunk {
     }
 }
 
-/// The observations of one run, ordered by series.
+/// Observations of one run, ordered by series.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Recent {
     pub(crate) run: u64,
@@ -306,14 +327,19 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
-    /// Packs the observations of one run.
-    pub(crate) fn new(run: &RunId, at_us: i64, scope: Scope<'_>, observed: &[Observed]) -> Self {
+    /// Packs observations of one run.
+    pub(crate) fn new<'a>(
+        run: &RunId,
+        at_us: i64,
+        scope: Scope<'_>,
+        observed: impl IntoIterator<Item = &'a Observed>,
+    ) -> Self {
         let mut names = Names::default();
         let row = |seen: &Observed| {
             let row = names.row(seen.subplan.fingerprint, &seen.observation, 0, 0);
             (seen.subplan.series(), row)
         };
-        let mut rows: Vec<_> = observed.iter().map(row).collect();
+        let mut rows: Vec<_> = observed.into_iter().map(row).collect();
         rows.sort_by_key(|row| row.0);
         let (pipeline, environment) = (scope.pipeline.to_owned(), scope.environment.to_owned());
         Self { run: run.to_bits(), at_us, pipeline, environment, names, rows }
@@ -334,6 +360,12 @@ impl Recent {
     /// Observations in it.
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// True if there may be some of a series: quick to say, since they lie in order.
+    pub(crate) fn spans(&self, series: &Fingerprint) -> bool {
+        let ends = self.rows.first().zip(self.rows.last());
+        ends.is_some_and(|(first, last)| first.0 <= *series && *series <= last.0)
     }
 
     /// Those of a series, the last of the run first.

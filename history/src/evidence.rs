@@ -41,7 +41,7 @@ impl Subplan {
 /// An answer is never an error: evidence that cannot be read is evidence that is not there, and planning goes on without.
 pub trait Evidence: Send + Sync {
     /// The last `limit` observations of a subplan, newest first. Of a template whose literals change all the time the last
-    /// observations are looked at (the store looks at 2,048), and older ones of the subplan are not found.
+    /// observations are looked at (the store looks at 2,048 or some more), and older ones of the subplan are not found.
     fn by_fingerprint(&self, scope: Scope<'_>, subplan: &Subplan, limit: usize) -> Vec<Observation>;
 
     /// The last `limit` observations of all subplans of a template, newest first, each with its fingerprint.

@@ -5,7 +5,7 @@
 //! | `runs` | start ‖ id | the newest runs are the end of the tree |
 //! | `ids` | id → start | a prefix of an id is a range |
 //! | `blocks` | start ‖ id ‖ piece | a run's record is a range, written at the end of the tree |
-//! | `recent` | scope ‖ start ‖ id ‖ piece | what waits of a scope is a range |
+//! | `recent` | scope ‖ start ‖ id ‖ shelf and piece | what waits of a scope is a range |
 //! | `observations` | template ‖ scope ‖ descending start of the chunk's first | the last N are the first of a range |
 //! | `texts` | hash of the set ‖ piece | a set of texts is a range |
 //! | `sources` | name ‖ pipeline and environment ‖ data version | all versions of a source are a range |
@@ -60,6 +60,29 @@ pub(crate) fn scope(scope: Scope<'_>) -> [u8; 8] {
 /// Key of a run in `recent`, and prefix of its pieces.
 pub(crate) fn recent(scope: &[u8; 8], at: DateTime<Utc>, id: &RunId) -> Vec<u8> {
     [&scope[..], &run(at, id)[..]].concat()
+}
+
+/// Shelves that the observations of a scope wait on.
+pub(crate) const SHELVES: usize = 16;
+/// Bits of a number in `recent` that say which piece; the others say which shelf. (Once all of a run lay on the first one: such
+/// blocks are read too, since nothing but folding asks where an observation lies.)
+const PIECE_BITS: u32 = 12;
+
+/// The shelf of a series: any, but always the same.
+pub(crate) fn shelf_of(series: &Fingerprint) -> usize {
+    usize::from(series.0[0] >> 4) % SHELVES
+}
+
+/// Piece `index` on a shelf of a run in `recent`.
+pub(crate) fn recent_piece(prefix: &[u8], shelf: usize, index: u16) -> Vec<u8> {
+    piece(prefix, ((shelf % SHELVES) as u16) << PIECE_BITS | index & ((1 << PIECE_BITS) - 1))
+}
+
+/// Run, shelf and piece of a key in `recent`.
+pub(crate) fn of_recent(key: &[u8]) -> (&[u8], usize, u16) {
+    let (run, number) = key.split_last_chunk::<2>().unwrap_or((key, &[0; 2]));
+    let number = u16::from_be_bytes(*number);
+    (run, usize::from(number >> PIECE_BITS), number & ((1 << PIECE_BITS) - 1))
 }
 
 /// Prefix of the chunks of a series in a scope.

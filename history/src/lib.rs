@@ -20,6 +20,7 @@ mod block;
 mod chunk;
 mod error;
 mod evidence;
+mod fold;
 mod folder;
 mod guard;
 mod history;

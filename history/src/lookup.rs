@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
 use crate::append::SourceVersion;
-use crate::block::{self, Kind, Unreadable};
+use crate::block::{self, Unreadable};
 use crate::chunk::{Chunk, Recent, Seen};
 use crate::error::HistoryError;
 use crate::evidence::{Evidence, Scope, Subplan};
@@ -13,11 +13,11 @@ use crate::record::{Fingerprint, Observation};
 use crate::store::{Entry, Store};
 use crate::trees::Name;
 
-/// Chunks of a template that are searched for one of its subplans.
-const CHUNKS_SEARCHED: usize = 128;
+/// Chunks of a template that are searched for one of its subplans: 2,048 observations where all of them are as short as a chunk gets.
+const CHUNKS_SEARCHED: usize = 256;
 
 impl Store {
-    /// The last `limit` observations of a subplan, newest first; of those of its template the last 2,048 are looked at.
+    /// The last `limit` observations of a subplan, newest first; of those of its template the last 2,048, or some more, are looked at.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -28,8 +28,11 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Observation>, HistoryError> {
         let own = |(fingerprint, _): &Seen| *fingerprint == subplan.fingerprint;
-        let found = self.newest(scope, &subplan.series(), limit, CHUNKS_SEARCHED, own, |chunk, limit| {
-            chunk.newest_of(&subplan.fingerprint).take(limit).collect()
+        let found = self.newest(scope, &subplan.series(), limit, CHUNKS_SEARCHED, own, |sealed, limit| {
+            if !Chunk::may_hold(sealed, &subplan.fingerprint) {
+                return Ok(Vec::new());
+            }
+            Chunk::decode(sealed)?.newest_of(&subplan.fingerprint).take(limit).collect()
         })?;
         Ok(found.into_iter().map(|(_, observation)| observation).collect())
     }
@@ -50,7 +53,7 @@ impl Store {
             limit,
             usize::MAX,
             |_| true,
-            |chunk, limit| chunk.newest_first().take(limit).collect(),
+            |sealed, limit| Chunk::decode(sealed)?.newest_first().take(limit).collect(),
         )
     }
 
@@ -62,12 +65,12 @@ impl Store {
         limit: usize,
         chunks: usize,
         own: impl Fn(&Seen) -> bool,
-        of_chunk: impl Fn(&Chunk, usize) -> Result<Vec<Seen>, Unreadable>,
+        of_chunk: impl Fn(&[u8], usize) -> Result<Vec<Seen>, Unreadable>,
     ) -> Result<Vec<Seen>, HistoryError> {
         let unreadable = |why| self.unreadable("an observation", &why);
         let tag = keys::scope(scope);
         let mut found: Vec<Seen> = Vec::new();
-        for recent in self.recent(&tag)?.iter().rev() {
+        for recent in self.recent(&tag)?.iter().rev().filter(|recent| recent.spans(series)) {
             for seen in recent.of(series) {
                 let seen = seen.map_err(unreadable)?;
                 if own(&seen) {
@@ -82,8 +85,7 @@ impl Store {
             if wanted == 0 {
                 break;
             }
-            let chunk = Chunk::decode(&entry?.1).map_err(unreadable)?;
-            found.extend(of_chunk(&chunk, wanted).map_err(unreadable)?);
+            found.extend(of_chunk(&entry?.1, wanted).map_err(unreadable)?);
         }
         if waiting > 0 {
             // Stable: what is of the same time stays in the order in which it was found.
@@ -136,24 +138,14 @@ impl Store {
         Ok(versions)
     }
 
-    /// Runs of a scope whose observations wait to be folded, oldest first.
+    /// The observations of a scope that wait to be folded, by run the oldest first.
     pub(crate) fn recent(&self, scope: &[u8; 8]) -> Result<Arc<Vec<Recent>>, HistoryError> {
         let mut known = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.get(scope) {
             return Ok(Arc::clone(known));
         }
-        let mut runs: Vec<(Vec<u8>, Vec<sled::IVec>)> = Vec::new();
-        for entry in self.trees()?.tree(Name::Recent).prefix(scope) {
-            let (key, value) = entry?;
-            let run = &key[..key.len().saturating_sub(2)];
-            match runs.last_mut() {
-                Some((last, pieces)) if last == run => pieces.push(value),
-                _ => runs.push((run.to_vec(), vec![value])),
-            }
-        }
-        let decode = |(_, pieces): &(Vec<u8>, Vec<sled::IVec>)| Recent::decode(&block::join(Kind::Recent, pieces)?);
-        let recent: Result<Vec<Recent>, _> = runs.iter().map(decode).collect();
-        let recent = Arc::new(recent.map_err(|why| self.unreadable("a run's observations", &why))?);
+        let entries = self.trees()?.tree(Name::Recent).prefix(scope).collect::<Result<Vec<_>, _>>()?;
+        let recent = Arc::new(self.decoded(&entries)?);
         known.insert(*scope, Arc::clone(&recent));
         Ok(recent)
     }

@@ -2,6 +2,7 @@
 
 mod faults;
 mod fixtures;
+mod folding;
 mod model;
 mod processes;
 mod pruning;

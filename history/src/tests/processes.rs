@@ -77,8 +77,9 @@ fn child() {
         }
         "append" => {
             say("ready");
-            loop {
-                let mut record = run(0, Shape::default());
+            // Large enough to have something on each shelf, or small.
+            for nodes in [100, 12].into_iter().cycle() {
+                let mut record = run(0, Shape { nodes, ..Shape::default() });
                 record.id = RunId::random();
                 record.started_at = chrono::Utc::now();
                 match history.remember(&record, &texts(&record)) {
