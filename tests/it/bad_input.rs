@@ -120,7 +120,18 @@ fn queries() {
         let text = definition("path = \"orders.csv\"", "").replace("query = \"\"", "sql = \"totals.sql\"");
         place.write("p/pipeline.toml", text);
     });
-    check("types", 3, &["totals"], query("SELECT amount + DATE '2013-01-01' * true AS s FROM orders"));
+    check(
+        "misspelt function",
+        3,
+        &["unknown function `smu`", "did you mean `sum`?"],
+        query("SELECT smu(id) AS s FROM orders"),
+    );
+    check(
+        "types",
+        3,
+        &["totals", "Date32 * Boolean", "CAST("],
+        query("SELECT amount + DATE '2013-01-01' * true AS s FROM orders"),
+    );
 }
 
 #[test]
@@ -151,6 +162,80 @@ fn outputs_that_cannot_be_written() {
     });
 }
 
+/// The binary as a user without rights to files of mode 0600 and folders of mode 0755 of this one. None where this one is root and
+/// cannot become another.
+#[cfg(unix)]
+fn without_rights(place: &Place, args: &[&str]) -> Said {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+
+    let open = |name: &str| fs::set_permissions(place.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+    if fs::metadata(place.path("")).unwrap().uid() != 0 {
+        return place.run(args);
+    }
+    // The binary may lie where others may not look.
+    let binary = place.path("sparklet");
+    if !binary.exists() {
+        let there = env!("CARGO_BIN_EXE_sparklet");
+        fs::hard_link(there, &binary).or_else(|_| fs::copy(there, &binary).map(drop)).unwrap();
+    }
+    open("");
+    let mut command = std::process::Command::new(binary);
+    command
+        .args(args)
+        .current_dir(place.path(""))
+        .uid(65_534)
+        .gid(65_534)
+        .env("NO_COLOR", "1")
+        .env("XDG_CONFIG_HOME", place.path("config-home"));
+    crate::support::finish(command)
+}
+
+#[cfg(unix)]
+#[test]
+fn missing_rights() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let place = Place::new();
+    let mode = |name: &str, mode: u32| fs::set_permissions(place.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    place.write("p/orders.csv", GOOD_CSV);
+    place.write("p/out/totals.csv", "old");
+    place.write("p/pipeline.toml", definition("path = \"orders.csv\"", "SELECT sum(amount) AS s FROM orders"));
+    let check = |name: &str, code: i32, parts: &[&str]| {
+        let said = without_rights(&place, &["run", "p", "--state", "state"]);
+        assert_eq!(said.code, code, "{name}: {}", said.err);
+        for part in parts.iter().chain(&["permission denied", "hint: "]) {
+            assert!(said.err.contains(part), "{name}: `{part}` is not said:\n{}", said.err);
+        }
+        assert_eq!(fs::read_to_string(place.path("p/out/totals.csv")).unwrap(), "old", "{name}");
+        assert_eq!(place.list("p/out"), ["totals.csv"], "{name}");
+    };
+    fs::create_dir(place.path("state")).unwrap();
+    mode("state", 0o555);
+    check("state", 1, &["state/locks", "--state"]);
+    mode("state", 0o777);
+    mode("p/orders.csv", 0o000);
+    check("source", 3, &["source `orders`", "`orders.csv` cannot be read", "pipeline.toml:4"]);
+    mode("p/orders.csv", 0o644);
+    mode("p/out", 0o555);
+    check("output", 1, &["step `totals`", "out/totals.csv"]);
+    mode("p/out", 0o755);
+}
+
+#[test]
+fn a_full_device() {
+    let Ok(full) = fs::OpenOptions::new().write(true).open("/dev/full") else { return };
+    let place = Place::new();
+    for format in ["csv", "json", "table"] {
+        let sql = "SELECT * FROM range(0, 100000)";
+        let mut command = place.command(&["sql", "--format", format, "-c", sql]);
+        command.stdout(full.try_clone().unwrap());
+        let said = crate::support::finish(command);
+        assert_eq!(said.code, 1, "{format}: {}", said.err);
+        assert!(said.err.contains("cannot write the output: No space left"), "{format}: {}", said.err);
+    }
+}
+
 #[test]
 fn a_full_disk() {
     let place = Place::new();
@@ -177,8 +262,10 @@ fn a_full_disk() {
         place.ok(&["run", "p"]);
         place.write("p/pipeline.toml", text(3_000_000));
         let said = place.run(&["run", "p"]);
-        assert_ne!(said.code, 0);
-        assert!(said.err.contains("space"), "{}", said.err);
+        assert_eq!(said.code, 1, "{}", said.err);
+        for part in ["no space left on the disk", "out/big.parquet", "untouched"] {
+            assert!(said.err.contains(part), "`{part}`: {}", said.err);
+        }
         assert_eq!(place.ask(&format!("SELECT count(*) FROM '{}/out/big.parquet'", disk.display())), "1000");
         assert_eq!(place.list("disk/out"), ["big.parquet"]);
         // The history on the full disk: the run succeeds and says that it is not remembered.

@@ -99,6 +99,47 @@ fn a_read_only_state_folder_fails_no_query() {
     assert!(said.err.contains("not remembered"), "{}", said.err);
 }
 
+/// A store that cannot be used: runs go on, their records wait and are found when it can be used again.
+fn unusable(place: &Place, says: &str, mut mend: impl FnMut()) {
+    let said = place.run(&["run", "p"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.err.contains("waits in the spool") && said.err.contains(says), "{}", said.err);
+    // Nobody can say that it is the first run.
+    assert!(!said.err.contains("first run"), "{}", said.err);
+    assert_eq!(place.list("p/.sparklet/spool").len(), 1);
+    let said = place.run(&["runs", "--state", "p/.sparklet"]);
+    assert_eq!(said.code, 7, "{}", said.err);
+    assert!(said.err.contains(says) && said.err.contains("hint:"), "{}", said.err);
+    mend();
+    assert_eq!(remembered(place), 2);
+}
+
+#[test]
+fn a_locked_store_fails_no_run() {
+    let place = Place::new();
+    pipeline(&place);
+    place.ok(&["run", "p"]);
+    let mut lock = Some(fs::File::open(place.path("p/.sparklet/history.lock")).unwrap());
+    lock.as_ref().unwrap().lock().unwrap();
+    unusable(&place, "another process", || drop(lock.take()));
+}
+
+#[test]
+fn a_newer_store_is_left_alone() {
+    let place = Place::new();
+    pipeline(&place);
+    place.ok(&["run", "p"]);
+    let pointer = place.path("p/.sparklet/history/current");
+    let before = fs::read_to_string(&pointer).unwrap();
+    let newer = before.lines().next().unwrap().replace("\"format\":1", "\"format\":4000");
+    let newer = format!("{newer}\n{}\n", sparklet::history::Fingerprint::of(&newer));
+    fs::write(&pointer, &newer).unwrap();
+    unusable(&place, "4000", || {
+        assert_eq!(fs::read_to_string(&pointer).unwrap(), newer);
+        fs::write(&pointer, &before).unwrap();
+    });
+}
+
 #[test]
 fn history_moves_between_places() {
     let place = Place::new();

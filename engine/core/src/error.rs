@@ -145,6 +145,7 @@ pub(crate) const MEMORY_HINT: &str =
     "raise `memory` (`--memory`), or lower `slots` (`--slots`) so that fewer tasks share it";
 const SPILL_HINT: &str =
     "free space, or set `spill_dir` (`--spill-dir`) to a larger disk, or raise `memory` (`--memory`)";
+const TYPES_HINT: &str = "cast one side to the type of the other, e.g. `CAST(x AS DATE)`";
 const DISK_HINT: &str = "free space on that disk and run again; nothing was published";
 
 fn classify(error: &DataFusionError, tables: &[String]) -> Error {
@@ -318,8 +319,14 @@ fn of_plan(text: String, tables: &[String]) -> Error {
     let error = Error::new(ErrorKind::Query, said);
     match lines.next() {
         Some(hint) => error.with_hint(format!("did you mean {}", hint.replace('\'', "`"))),
+        None if types_clash(&error.message) => error.with_hint(TYPES_HINT),
         None => error,
     }
+}
+
+/// True for what DataFusion says where values of these types do not go together.
+fn types_clash(said: &str) -> bool {
+    ["coerce", "common argument type", "common type"].iter().any(|words| said.contains(words))
 }
 
 /// `x` of DataFusion's "table 'datafusion.public.x' not found".

@@ -208,8 +208,21 @@ fn nearby(missing: &Path) -> Option<String> {
     suggest::closest(wanted, names.iter().map(String::as_str)).map(str::to_owned)
 }
 
+/// The error for what the user may not read; none for any other error.
+fn forbidden(name: &str, shown: &str, error: &Error) -> Option<Error> {
+    let is_local = error.message.contains("Permission denied (os error");
+    is_local.then(|| {
+        let message = format!("source `{name}`: `{shown}` cannot be read: permission denied");
+        Error::new(ErrorKind::Source, message)
+            .with_hint("the user who runs sparklet needs read access to the file and to the folders above it")
+    })
+}
+
 fn cannot_list(name: &str, spec: &SourceSpec, error: datafusion::error::DataFusionError) -> Error {
     let mut explained = Error::from(error).at_source(name);
+    if let Some(forbidden) = forbidden(name, &spec.written, &explained) {
+        return forbidden;
+    }
     explained.message = format!("{} (listing `{}`)", explained.message, spec.written);
     if explained.kind != ErrorKind::Transient {
         explained.kind = ErrorKind::Source;
@@ -349,6 +362,9 @@ async fn infer(
 
 /// The error for a file whose metadata, header or first rows cannot be read.
 fn unreadable(name: &str, spec: &SourceSpec, file: &ObjectMeta, explained: Error) -> Error {
+    if let Some(forbidden) = forbidden(name, &shown(spec, file), &explained) {
+        return forbidden;
+    }
     let line = crate::diagnose::line_of(&explained.message).map(|n| format!(":{n}")).unwrap_or_default();
     let hint = crate::diagnose::hint_for(&explained.message)
         .unwrap_or("the file is damaged or of another format; write it again, or leave it out by a glob");

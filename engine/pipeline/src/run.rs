@@ -380,9 +380,10 @@ pub fn code_version(pipeline: &Pipeline) -> Fingerprint {
 fn lock_pipeline(pipeline: &Pipeline, options: &RunOptions, owner: &Owner) -> Result<LockFile, Vec<Diagnostic>> {
     let locks = options.state.join("locks");
     let failed = |e: std::io::Error| {
-        let error = crate::publish::unwritable(&locks, "cannot lock the pipeline in", &e)
-            .or_hint("a run needs a writable state folder: set `state` (`--state`, `SPARKLET_STATE`)");
-        vec![diagnostic("state", error)]
+        let error = crate::publish::unwritable(&locks, "cannot lock the pipeline in", &e);
+        let cause = error.hint.as_deref().map(|hint| format!("{hint}; or ")).unwrap_or_default();
+        let hint = format!("{cause}set `state` (`--state`, `SPARKLET_STATE`) to a folder that can be written");
+        vec![diagnostic("state", error.with_hint(hint))]
     };
     std::fs::create_dir_all(&locks).map_err(failed)?;
     match LockFile::try_acquire(&locks.join(format!("{}.lock", pipeline.name)), owner).map_err(failed)? {

@@ -216,7 +216,9 @@ async fn execute(running: &Running<'_>, job: &Job<'_>, query: &Arc<PreparedQuery
 async fn write(query: &PreparedQuery, staged: &Path, output: &Output) -> Result<WriteSummary> {
     query.write(staged, &output.sink).await.map_err(|error| {
         let swallowed = error.kind == ErrorKind::Internal && error.message.contains("finalizing writes");
-        let ours = staged.file_name().is_some_and(|name| error.message.contains(name.to_string_lossy().as_ref()));
+        // Spill files do not go through an object store, and nothing else is written through one meanwhile.
+        let ours = error.message.contains("LocalFileSystem")
+            || staged.file_name().is_some_and(|name| error.message.contains(name.to_string_lossy().as_ref()));
         let full = error.kind == ErrorKind::Resources && error.message.contains("no space left");
         if !(swallowed || full && ours) {
             return error;

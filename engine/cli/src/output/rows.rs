@@ -1,6 +1,6 @@
 //! Rows of a query, written as they come.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use arrow::csv;
 use arrow::datatypes::{DataType, SchemaRef};
@@ -178,15 +178,23 @@ fn texts(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
 fn failed(error: ArrowError) -> Failure {
     match error {
         ArrowError::IoError(_, error) => error.into(),
-        // The CSV writer keeps the kind of an I/O error in its text only.
-        ArrowError::CsvError(text) if text.contains("Broken pipe") => Failure::ClosedPipe,
         other => {
+            // The CSV writer keeps the kind of an I/O error in its text only.
+            if let Some(error) = os_error(&other.to_string()) {
+                return error.into();
+            }
             let message = format!("the result cannot be written in this format: {other}");
             sparklet_core::Error::new(sparklet_core::ErrorKind::Data, message)
                 .with_hint("choose another `--format`, or cast the column")
                 .into()
         }
     }
+}
+
+/// The error of the system whose text ends in `(os error N)`.
+fn os_error(text: &str) -> Option<io::Error> {
+    let (_, code) = text.trim_end().strip_suffix(')')?.rsplit_once("(os error ")?;
+    Some(io::Error::from_raw_os_error(code.parse().ok()?))
 }
 
 #[cfg(test)]

@@ -33,7 +33,14 @@ pub fn from_file(path: &Path, origin: Origin) -> Result<Layer, Vec<Diagnostic>> 
         Ok(bytes) => String::from_utf8(bytes)
             .map_err(|_| vec![problem(None, format!("`{}` is not UTF-8 text", path.display()), None)])?,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Layer { origin, values: BTreeMap::new() }),
-        Err(error) => return Err(vec![problem(None, format!("cannot read `{}`: {error}", path.display()), None)]),
+        Err(error) => {
+            let hint = "let the user who runs sparklet read it, or move it away";
+            return Err(vec![problem(
+                None,
+                format!("cannot read `{}`: {error}", path.display()),
+                Some(hint.to_owned()),
+            )]);
+        }
     };
     let file = Source { path, text: text.into() };
     let table = DeTable::parse(&file.text).map_err(|error| {

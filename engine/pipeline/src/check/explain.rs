@@ -7,7 +7,7 @@ use sparklet_core::{ErrorKind, Session};
 
 use crate::definition::SqlText;
 use crate::diagnostic::Diagnostic;
-use crate::sql_refs;
+use crate::{sql_refs, suggest};
 
 /// SQL as it was planned: the text of a definition, maybe with something put before it.
 pub(crate) struct Planned<'a> {
@@ -79,7 +79,9 @@ fn one(session: &Session, planned: &Planned<'_>, about: About, error: DataFusion
         _ => ("sql-plan", None),
     };
     let function = match &error {
-        DataFusionError::Plan(text) => between(text, "Did you mean '").map(|near| format!("did you mean `{near}`?")),
+        DataFusionError::Plan(text) => {
+            between(text, "Invalid function '").and_then(|name| function_like(session, name))
+        }
         _ => None,
     };
     let grouping = matches!(&error, DataFusionError::Plan(text) if text.contains("GROUP BY"));
@@ -94,6 +96,16 @@ fn one(session: &Session, planned: &Planned<'_>, about: About, error: DataFusion
         _ => (explained.message, explained.hint),
     };
     planned.text.error(code, range, begin_lower(&message)).maybe_hint(hint)
+}
+
+/// "Did you mean" for the name of a function.
+fn function_like(session: &Session, name: &str) -> Option<String> {
+    let state = session.context().state();
+    let known = state.scalar_functions().keys().chain(state.aggregate_functions().keys());
+    let mut known: Vec<&str> = known.chain(state.window_functions().keys()).map(String::as_str).collect();
+    // Ties go to the first.
+    known.sort_unstable();
+    suggest::nearest(name, known).map(|near| format!("did you mean `{near}`?"))
 }
 
 /// The same with a small first letter, unless the first word is all capitals.

@@ -95,7 +95,7 @@ async fn wrong_columns_functions_and_types_come_all_at_once() {
     pipeline.toml:22:8: error[ambiguous-column]: column `id` is in more than one table / say which: `table.id`
     pipeline.toml:26:8: error[unknown-column]: no column `status` / it is written `"Status"`, with quotes: names without quotes are lower case
     pipeline.toml:30:8: error[unknown-function]: unknown function `uper` / did you mean `upper`?
-    pipeline.toml:34:1: error[sql-plan]: cannot coerce arithmetic expression Utf8 + Int64 to valid types
+    pipeline.toml:34:1: error[sql-plan]: cannot coerce arithmetic expression Utf8 + Int64 to valid types / cast one side to the type of the other, e.g. `CAST(x AS DATE)`
     pipeline.toml:38:8: error[sql-plan]: 'orders.id' must appear in GROUP BY clause because it's not an aggregate expression / either add 'orders.id' to GROUP BY clause, or use an aggregate function like max(orders.id)
     pipeline.toml:42:1: error[duplicate-column]: the result of `h` has two columns `id` / give one of them another name with `AS`
     pipeline.toml:46:1: error[sql-plan]: UNION queries have different number of columns
