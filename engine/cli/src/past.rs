@@ -19,39 +19,9 @@ const SHORT: usize = 4;
 /// Runs looked at for a comparison: some of them may not compare.
 const LOOK_BACK: usize = 200;
 
-/// Smallest cache of the store. With none at all sled reads pages again and again; this little is not charged where the pool is full.
-const LEAST_CACHE: u64 = 1 << 20;
-/// The cache may take this part of a session's memory, and not more.
-const CACHE_SHARE: u64 = 4;
-
-/// The history of a state folder, where no session is alive.
+/// The history of a state folder.
 pub fn history(settings: &Settings) -> History {
     History::new(&settings.state, HistoryOptions::default())
-}
-
-/// The history beside a session, whose memory pool the cache of the store is charged to for as long as this lives. A pool that has no room
-/// for it makes the cache smaller; it never keeps the history from being used.
-pub struct Charged {
-    history: History,
-    reserved: Option<Reservation>,
-}
-
-impl Charged {
-    /// The history of a state folder beside `session`.
-    pub fn to(session: &Session, settings: &Settings) -> Self {
-        let usual = HistoryOptions::default();
-        let most = usual.cache_bytes.min(session.memory().limit / CACHE_SHARE);
-        let reserved = session.reserve("history cache", most, LEAST_CACHE);
-        let cache_bytes = reserved.as_ref().map_or(LEAST_CACHE, Reservation::bytes);
-        Self { history: History::new(&settings.state, HistoryOptions { cache_bytes, ..usual }), reserved }
-    }
-
-    /// Uses the history; nothing that is opened from it may outlive the call.
-    pub fn with<T>(self, work: impl FnOnce(&History) -> T) -> T {
-        let done = work(&self.history);
-        drop(self.reserved);
-        done
-    }
 }
 
 /// True if the state folder holds a history, or records that wait for one.
