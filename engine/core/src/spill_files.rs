@@ -126,8 +126,7 @@ impl SpillFile for Handle {
     }
 
     fn open_writer(&self) -> Result<Box<dyn SpillWriter>> {
-        let opened = File::options().write(true).create_new(true).open(&self.0.path);
-        let file = match opened {
+        let file = match create(&self.0.path) {
             Ok(file) => Some(BufWriter::with_capacity(BUFFER, file)),
             Err(error) => {
                 self.0.keep(error).map_err(DataFusionError::IoError)?;
@@ -136,6 +135,15 @@ impl SpillFile for Handle {
         };
         Ok(Box::new(Writer { file, spilled: Arc::clone(&self.0) }))
     }
+}
+
+/// A new file that only its owner may read: the folder of the session may lie where all may look.
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 /// The next bytes of the file; none at its end, where a file that is still written may have more later.

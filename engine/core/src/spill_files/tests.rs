@@ -198,6 +198,18 @@ async fn the_reader_of_an_exchange_is_told_of_a_failed_write() {
     assert!(error.contains("cannot write `") && error.contains("gone"), "{error}");
 }
 
+#[cfg(unix)]
+#[test]
+fn only_the_owner_may_read() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = SpillFiles::new(folder.path()).create_temp_file("Sorting").unwrap();
+    file.open_writer().unwrap().write_all(b"secret").unwrap();
+    let mode = std::fs::metadata(file.path().unwrap()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
 #[test]
 fn others_are_told_at_once() {
     let folder = tempfile::tempdir().unwrap();
