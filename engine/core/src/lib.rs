@@ -13,6 +13,7 @@ mod observe;
 mod partitions;
 pub mod progress;
 pub mod query;
+mod reserve;
 pub mod session;
 pub mod sink;
 pub mod source;
@@ -31,6 +32,7 @@ pub use memory::MemoryUsage;
 pub use observe::Observed;
 pub use progress::{Progress, ProgressSnapshot};
 pub use query::{DataFrame, PreparedQuery};
+pub use reserve::Reservation;
 pub use session::{Session, SessionConfig};
 pub use write::WriteSummary;
 

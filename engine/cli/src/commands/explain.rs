@@ -7,7 +7,8 @@ use clap::Args;
 use serde_json::{Value, json};
 use sparklet_core::Session;
 use sparklet_history::{
-    Completeness, Decision, DecisionKind, Evidence, NodeRecord, Observation, PlanRecord, Reason, Scope, Subplan,
+    Completeness, Decision, DecisionKind, Evidence, HistoryError, NodeRecord, Observation, PlanRecord, Reason, Scope,
+    Subplan,
 };
 use sparklet_pipeline::preview;
 use sparklet_report::human;
@@ -75,7 +76,7 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
         }
     };
     let observed = query.observe_with_texts();
-    let seen = evidence(&observed.plan, query.session().pipeline(), &settings, console);
+    let seen = evidence(&observed.plan, query.session(), &settings, console);
     let look = console.out_look();
     match arguments.format {
         Form::Json => {
@@ -137,25 +138,24 @@ impl Seen {
 }
 
 /// Evidence for each node; where the history cannot be read it is said and there is none.
-fn evidence(plan: &PlanRecord, pipeline: &str, settings: &Settings, console: &mut Console) -> Vec<Option<Seen>> {
+fn evidence(plan: &PlanRecord, session: &Session, settings: &Settings, console: &mut Console) -> Vec<Option<Seen>> {
     let nothing = vec![None; plan.nodes.len()];
     if !past::exists(settings) {
         return nothing;
     }
-    match past::history(settings).open() {
-        Ok(store) => {
-            let scope = Scope { pipeline, environment: &settings.environment };
-            let look_up = |node: &NodeRecord| {
-                let subplan = Subplan { fingerprint: node.fingerprint?, template: node.template };
-                Seen::of(&store.by_fingerprint(scope, &subplan, SEEN))
-            };
-            plan.nodes.iter().map(look_up).collect()
-        }
-        Err(error) => {
-            console.note(&format!("history is left out: {error}"));
-            nothing
-        }
-    }
+    let seen = past::with_history(Some(session), settings, |history| {
+        let store = history.open()?;
+        let scope = Scope { pipeline: session.pipeline(), environment: &settings.environment };
+        let look_up = |node: &NodeRecord| {
+            let subplan = Subplan { fingerprint: node.fingerprint?, template: node.template };
+            Seen::of(&store.by_fingerprint(scope, &subplan, SEEN))
+        };
+        Ok::<_, HistoryError>(plan.nodes.iter().map(look_up).collect())
+    });
+    seen.unwrap_or_else(|error| {
+        console.note(&format!("history is left out: {error}"));
+        nothing
+    })
 }
 
 /// A decision in one line.

@@ -90,7 +90,7 @@ fn conclude(
     // What was seen before this run; the run itself is remembered after it is told.
     let verdict = past::verdict(record, settings);
     console.say(&format!("{}: {verdict}", pipeline.name));
-    past::remember(record, texts, settings, world, past::Tell::Always, console);
+    past::remember(record, texts, None, settings, world, past::Tell::Always, console);
     let kind =
         record.error.as_ref().or_else(|| record.steps.iter().find_map(|s| s.error.as_ref())).map(|e| e.kind.as_str());
     match code_of_run(record.outcome, kind) {

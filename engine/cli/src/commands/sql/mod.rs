@@ -205,7 +205,7 @@ impl Shell<'_> {
     /// Remembers what was run.
     fn remember(&self, run: AdHoc, ended: &Result, tell: Tell, console: &mut Console) {
         if let Some((record, texts)) = run.finish(&self.session, self.settings, &self.given, ended) {
-            past::remember(&record, &texts, self.settings, self.world, tell, console);
+            past::remember(&record, &texts, Some(&self.session), self.settings, self.world, tell, console);
         }
     }
 }
