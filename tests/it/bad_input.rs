@@ -71,6 +71,27 @@ fn sources() {
         place.write("p/orders.parquet", "PAR1 and no more");
         place.write("p/pipeline.toml", definition("path = \"orders.parquet\"", "SELECT sum(amount) AS s FROM orders"));
     });
+    check("a pipe", 3, &["source `orders`", "is a pipe", "to a file first"], |place| {
+        fs::remove_file(place.path("p/orders.csv")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(place.path("p/orders.csv")).status().unwrap();
+        assert!(made.success());
+    });
+    check("an array of JSON", 3, &["source `orders`", "orders.json`", "one object a line", "jq"], |place| {
+        place.write("p/orders.json", "[{\"amount\": 1},\n{\"amount\": 2}]\n");
+        place.write("p/pipeline.toml", definition("path = \"orders.json\"", "SELECT sum(amount) AS s FROM orders"));
+    });
+    check("cut off gzip", 1, &["orders.csv.gz", "cut off"], |place| {
+        let sql = "COPY (SELECT value AS amount FROM range(0, 50000)) TO 'full.csv.gz' STORED AS CSV \
+                   OPTIONS ('format.compression' 'gzip')";
+        place.ok(&["sql", "-c", sql]);
+        let bytes = fs::read(place.path("full.csv.gz")).unwrap();
+        place.write("p/orders.csv.gz", &bytes[..bytes.len() - 1000]);
+        place.write("p/pipeline.toml", definition("path = \"orders.csv.gz\"", "SELECT sum(amount) AS s FROM orders"));
+    });
+    check("a header with one name twice", 1, &["orders.csv:1", "one name"], |place| {
+        place.write("p/orders.csv", "id,id\n1,10\n");
+        place.write("p/pipeline.toml", definition("path = \"orders.csv\"", "SELECT sum(id) AS s FROM orders"));
+    });
     let typed = "path = \"orders.csv\"\ncolumns = { id = \"INT\", amount = \"INT\" }";
     check("ragged", 1, &["orders.csv:3", "hint"], source(typed, b"id,amount\n1,10\n2\n"));
     check("not a number", 1, &["orders.csv:3", "TRY_CAST"], source(typed, b"id,amount\n1,10\n2,x\n"));
@@ -114,6 +135,13 @@ fn queries() {
         &["no column `amuont`", "did you mean `amount`?", "pipeline.toml:8"],
         query("SELECT sum(amuont) AS s FROM orders"),
     );
+    let same = "SELECT id AS a, amount AS A FROM orders";
+    check("one name twice", 3, &["unique expression names", "lower case"], query(same));
+    let said = check("a long line", 3, &["no column `nix`", "at p/pipeline.toml:8:"], |place| {
+        let sql = format!("SELECT {}nix FROM orders", " ".repeat(20_000));
+        place.write("p/pipeline.toml", definition("path = \"orders.csv\"", &sql));
+    });
+    assert!(said.err.len() < 2000, "{}", said.err.len());
     check("misspelt table", 3, &["`order_s`", "did you mean `orders`?"], query("SELECT * FROM order_s"));
     check("syntax in a file", 3, &["totals.sql:3"], |place| {
         place.write("p/totals.sql", "SELECT sum(amount) AS s\nFROM orders\nWHERE GROUP\n");

@@ -8,6 +8,9 @@ use sparklet_pipeline::{Diagnostic, Severity};
 
 use crate::console::Look;
 
+/// Bytes before or after the place on its line, or on a line beside it, that are shown.
+const LONG_LINE: usize = 600;
+
 /// Text of all `diagnostics`, worst first in each file's order, with a last line that counts them.
 pub fn render(diagnostics: &[Diagnostic], look: Look) -> String {
     let mut theme = match (look.unicode, look.color) {
@@ -33,6 +36,10 @@ pub fn render(diagnostics: &[Diagnostic], look: Look) -> String {
         }
         if !text.ends_with('\n') {
             text.push('\n');
+        }
+        if let Some(place) = diagnostic.place.as_ref().filter(|_| shown.source.is_none()) {
+            let (line, column) = place.line_column();
+            text.push_str(&format!("  at {}:{line}:{column}\n", name(&place.file)));
         }
         if let Some(hint) = &diagnostic.hint {
             let label = if look.color { "\x1b[36mhint:\x1b[0m" } else { "hint:" };
@@ -64,6 +71,7 @@ pub fn counts(diagnostics: &[Diagnostic]) -> Option<String> {
 /// A diagnostic in the shape that miette takes.
 struct Shown<'a> {
     diagnostic: &'a Diagnostic,
+    /// None where its lines are too long to be shown.
     source: Option<NamedSource<String>>,
     span: std::ops::Range<usize>,
 }
@@ -71,10 +79,19 @@ struct Shown<'a> {
 impl<'a> Shown<'a> {
     fn new(diagnostic: &'a Diagnostic) -> Self {
         let place = diagnostic.place.as_ref();
-        let source = place.map(|p| NamedSource::new(name(&p.file), p.text.to_string()));
+        let source = place.filter(|p| is_readable(&p.text, p.span.start));
+        let source = source.map(|p| NamedSource::new(name(&p.file), p.text.to_string()));
         let span = place.map(|p| within(&p.text, p.span.clone())).unwrap_or_default();
         Self { diagnostic, source, span }
     }
+}
+
+/// True if the lines around byte `at` are short enough for people; generated SQL can be one line of a megabyte.
+fn is_readable(text: &str, at: usize) -> bool {
+    let at = text.floor_char_boundary(at);
+    let before = text[..at].rsplit('\n').take(2).map(str::len);
+    let after = text[at..].split('\n').take(2).map(str::len);
+    before.chain(after).all(|length| length <= LONG_LINE)
 }
 
 fn name(file: &Path) -> String {
@@ -123,7 +140,7 @@ impl miette::Diagnostic for Shown<'_> {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let place = self.diagnostic.place.as_ref()?;
+        let place = self.diagnostic.place.as_ref().filter(|_| self.source.is_some())?;
         let label = LabeledSpan::new(place.label.clone(), self.span.start, self.span.len());
         Some(Box::new(std::iter::once(label)))
     }

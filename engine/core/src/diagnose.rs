@@ -111,8 +111,14 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
     let has = |text: &str| message.contains(text);
     if has("UTF-8") || has("utf-8") {
         Some("convert the file to UTF-8, e.g. with `iconv -f latin1 -t utf-8`")
+    } else if has("incorrect number of fields for line 1,") {
+        Some(
+            "the header does not fit: two of its columns have one name, or the file has other columns than those before it",
+        )
     } else if has("incorrect number of fields") || has("unequal lengths") {
         Some("mend the line; if fields hold line breaks, set `multiline = true` on the source")
+    } else if has("deflate stream") || has("gzip header") || has("decompress") {
+        Some("the compressed file is cut off or damaged: copy or write it again")
     } else if has("does not parse") {
         Some(
             "declare the column as `VARCHAR` in `columns` and convert with `TRY_CAST`, or name its NULLs with `null = \"…\"`",

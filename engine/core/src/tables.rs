@@ -182,14 +182,20 @@ fn table_url(session: &Session, name: &str, spec: &SourceSpec) -> Result<Listing
         Some(at) => Path::new(&local[..at]).parent().map(Path::to_owned).unwrap_or_default(),
         None => PathBuf::from(local),
     };
-    if let Err(error) = std::fs::metadata(&fixed) {
-        let said = if error.kind() == std::io::ErrorKind::NotFound {
-            "does not exist".to_owned()
-        } else {
-            format!("cannot be read: {error}")
-        };
+    let found = std::fs::metadata(&fixed);
+    if let Ok(meta) = &found
+        && !meta.is_file()
+        && !meta.is_dir()
+    {
+        let message = format!("source `{name}`: `{}` is a pipe or a device, not a file", spec.written);
+        return Err(Error::new(ErrorKind::Source, message)
+            .with_hint("a source is read more than once: write the data to a file first"));
+    }
+    if let Err(error) = found {
+        let missing = error.kind() == std::io::ErrorKind::NotFound;
+        let said = if missing { "does not exist".to_owned() } else { format!("cannot be read: {error}") };
         let error = Error::new(ErrorKind::Source, format!("source `{name}`: `{}` {said}", spec.written));
-        return Err(match nearby(&fixed) {
+        return Err(match nearby(&fixed).filter(|_| missing) {
             Some(near) => error.with_hint(format!("did you mean `{near}`? (looked for `{}`)", fixed.display())),
             None => error.with_hint(format!("looked for `{}`", fixed.display())),
         });
@@ -365,15 +371,17 @@ fn unreadable(name: &str, spec: &SourceSpec, file: &ObjectMeta, explained: Error
     if let Some(forbidden) = forbidden(name, &shown(spec, file), &explained) {
         return forbidden;
     }
-    let line = crate::diagnose::line_of(&explained.message).map(|n| format!(":{n}")).unwrap_or_default();
-    let hint = crate::diagnose::hint_for(&explained.message)
-        .unwrap_or("the file is damaged or of another format; write it again, or leave it out by a glob");
-    let message = format!(
-        "source `{name}`: `{}{line}` is not readable as {}: {}",
-        shown(spec, file),
-        spec.format.label(),
-        explained.message
-    );
+    let json = spec.format == Format::Json;
+    // Each object of a JSON file is parsed for itself: its lines are no lines of the file.
+    let said = explained.message.split(" at line ").next().filter(|_| json).unwrap_or(&explained.message);
+    let line = crate::diagnose::line_of(said).map(|n| format!(":{n}")).unwrap_or_default();
+    let hint = crate::diagnose::hint_for(said).unwrap_or(if json {
+        "a JSON source holds one object a line; `jq -c '.[]'` makes lines of an array"
+    } else {
+        "the file is damaged or of another format; write it again, or leave it out by a glob"
+    });
+    let message =
+        format!("source `{name}`: `{}{line}` is not readable as {}: {said}", shown(spec, file), spec.format.label());
     let kind = if explained.kind == ErrorKind::Transient { ErrorKind::Transient } else { ErrorKind::Data };
     Error { kind, message, hint: Some(hint.to_owned()), source: explained.source }
 }

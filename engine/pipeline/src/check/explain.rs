@@ -84,6 +84,7 @@ fn one(session: &Session, planned: &Planned<'_>, about: About, error: DataFusion
         }
         _ => None,
     };
+    let twice = matches!(&error, DataFusionError::Plan(text) if text.contains("require unique expression names"));
     let grouping = matches!(&error, DataFusionError::Plan(text) if text.contains("GROUP BY"));
     let place = about.span.and_then(|s| in_text(planned, s)).or_else(|| find_word(&planned.text.sql, word.as_deref()?));
     let range = place.unwrap_or_else(|| sql_refs::first_word(&planned.text.sql));
@@ -93,6 +94,10 @@ fn one(session: &Session, planned: &Planned<'_>, about: About, error: DataFusion
         ("unknown-function", Some(name), _) => (format!("unknown function `{name}`"), function),
         // The error names all that the diagnostic leaves out, and is hard to read for that.
         (_, _, Some(message)) if grouping => (message, about.help.map(|h| begin_lower(&h.replace("ANY_VALUE", "max")))),
+        _ if twice => {
+            let hint = "give one of them another name with `AS`; names without quotes are lower case";
+            (explained.message, Some(hint.to_owned()))
+        }
         _ => (explained.message, explained.hint),
     };
     planned.text.error(code, range, begin_lower(&message)).maybe_hint(hint)

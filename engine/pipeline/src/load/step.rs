@@ -291,7 +291,7 @@ fn output(section: &Section<'_, '_>) -> Option<Output> {
                     "needs-file",
                     "path",
                     message,
-                    "write one file: give the path an ending such as `.parquet`",
+                    "write one file: give the path an ending such as `.parquet`; or write the folder locally and copy it",
                 );
                 return None;
             }

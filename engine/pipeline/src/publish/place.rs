@@ -36,8 +36,9 @@ impl Place {
                     .with_hint("give the path of a file or of a folder of its own"));
             };
             std::fs::create_dir_all(parent).map_err(|e| {
-                unwritable(parent, "cannot make the folder", &e)
-                    .with_hint(format!("it is needed for the output `{}`", target.display()))
+                let error = unwritable(parent, "cannot make the folder", &e);
+                let cause = error.hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default();
+                error.with_hint(format!("it is needed for the output `{}`{cause}", target.display()))
             })?;
             let parent = parent.canonicalize().map_err(|e| unwritable(parent, "cannot find the folder", &e))?;
             let here = parent.join(name);
@@ -130,6 +131,7 @@ pub(crate) fn unwritable(path: &Path, what: &str, error: &io::Error) -> Error {
         Io::PermissionDenied => failed.with_hint("the user who runs sparklet needs write access to the folder"),
         Io::ReadOnlyFilesystem => failed.with_hint("choose an output on a file system that can be written"),
         Io::NotADirectory => failed.with_hint("a part of the path is a file"),
+        Io::AlreadyExists => failed.with_hint("there is a file of that name: move it away, or choose another path"),
         Io::InvalidFilename => failed.with_hint("choose a shorter or plainer name"),
         _ => failed,
     }
