@@ -44,7 +44,7 @@ impl Syntax {
     pub fn of(session: &Session) -> Self {
         let state = session.context().state();
         let parser = &state.config_options().sql_parser;
-        let dialect = dialect_from_str(parser.dialect.to_string());
+        let dialect = dialect_from_str(parser.dialect);
         Self {
             lower_case: parser.enable_ident_normalization,
             dialect: dialect.unwrap_or_else(|| Box::new(GenericDialect {})),
