@@ -282,6 +282,9 @@ pub struct StepRecord {
     pub plan: Option<PlanRecord>,
     /// What the optimizer decided.
     pub decisions: Vec<Decision>,
+    /// What was changed while it ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adaptations: Vec<Adaptation>,
     /// Why it failed, if it did.
     pub error: Option<ErrorRecord>,
 }
@@ -443,6 +446,99 @@ pub enum Reason {
     OnlyCandidate,
     /// `learning = "off"`: history was not read.
     LearningOff,
+}
+
+/// A change of a plan in mid-run, made where the branch is taken.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Adaptation {
+    /// When, after the query began to run.
+    pub at_us: u64,
+    /// Exchange that was the last to be finished before.
+    pub stage: u32,
+    /// Number of the operator that carries it out; unique within a process.
+    pub operator: Option<u64>,
+    /// What was changed.
+    pub kind: AdaptationKind,
+    /// Why.
+    pub because: AdaptationReason,
+    /// Expected work by task if nothing had been changed, the largest first, in rows (a row of a build side counts as two); may be cut short.
+    pub before: Vec<u64>,
+    /// The same as changed.
+    pub after: Vec<u64>,
+    /// Expected time on the run's slots before, in the unit of `before`.
+    pub predicted_before: u64,
+    /// Expected time on the run's slots after.
+    pub predicted_after: u64,
+    /// Keys that many rows have.
+    pub hot_keys: Vec<HotKey>,
+    /// CPU time of keeping and measuring the inputs in exchanges.
+    pub cost_us: u64,
+    /// Thread CPU time by task as measured, in the order in which they ended; empty where no tasks of its own were run.
+    pub task_cpu_us: Vec<u64>,
+}
+
+/// What was changed in mid-run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum AdaptationKind {
+    /// A partitioned join became many small joins taken from one queue, hot buckets cut into slices.
+    DivideJoin {
+        /// Key columns.
+        on: Vec<String>,
+        /// Joins of their own.
+        units: u32,
+        /// Buckets whose probe side was cut.
+        split_buckets: u32,
+        /// Units that build the right side.
+        swapped_units: u32,
+    },
+    /// A join planned as partitioned became a broadcast.
+    Broadcast {
+        /// Key columns.
+        on: Vec<String>,
+    },
+    /// A join was not run, nor what was left to run beneath it.
+    SkipEmpty {
+        /// Key columns.
+        on: Vec<String>,
+    },
+}
+
+/// Why a plan was changed in mid-run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum AdaptationReason {
+    /// Some buckets are much larger than others.
+    HotBuckets {
+        /// Rows of both sides in the largest bucket.
+        largest_rows: u64,
+        /// Rows of both sides in the median bucket.
+        median_rows: u64,
+    },
+    /// The build side turned out small.
+    BuildSideSmall {
+        /// Its rows.
+        rows: u64,
+        /// Its bytes in memory.
+        bytes: u64,
+        /// Rows of both sides that were expected.
+        expected_rows: Option<u64>,
+    },
+    /// An input has no rows.
+    InputEmpty,
+    /// `adaptive = "force"`.
+    Forced,
+}
+
+/// A key that many rows of an exchange have.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HotKey {
+    /// Number of the exchange.
+    pub exchange: u32,
+    /// Values of the key columns as text, where known.
+    pub key: Option<Vec<String>>,
+    /// Estimated share of the exchange's rows, 0 to 1.
+    pub share: f64,
 }
 
 /// What the history keeps per operator and run: the evidence that planning asks for by fingerprint.

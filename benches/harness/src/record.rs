@@ -49,6 +49,7 @@ impl Trace {
             checks: Vec::new(),
             plan: Some(observed.plan),
             decisions: prepared.decisions().to_vec(),
+            adaptations: prepared.adaptations(),
             error: None,
         });
         self.cost += cost;

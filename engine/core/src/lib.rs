@@ -5,8 +5,11 @@
 //! ([`PreparedQuery::observe`]). Nothing here reads the history, and nothing here writes outside the spill folder but
 //! [`PreparedQuery::write`]. After a crash, spill folders of dead sessions are swept by the next session beside them.
 
+pub mod adaptive;
+mod cpu;
 mod diagnose;
 pub mod error;
+mod exchange;
 pub mod memory;
 mod named;
 mod observe;
@@ -27,6 +30,7 @@ pub mod tpch;
 pub mod write;
 mod yielding;
 
+pub use adaptive::{AdaptiveMode, AdaptiveSettings};
 pub use error::{Error, ErrorKind, Result};
 pub use memory::MemoryUsage;
 pub use observe::Observed;

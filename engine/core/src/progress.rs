@@ -1,14 +1,17 @@
 //! Live counters of a running query, read from the operators' own metrics.
 
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::MetricValue;
 
+use crate::query::Running;
+
 /// Counters of a query; anyone may read them while it runs.
 #[derive(Debug, Default)]
 pub struct Progress {
-    plan: OnceLock<Arc<dyn ExecutionPlan>>,
+    running: OnceLock<Running>,
     total_bytes: OnceLock<u64>,
 }
 
@@ -26,23 +29,23 @@ pub struct ProgressSnapshot {
 }
 
 impl Progress {
-    /// Counters of `plan`, whose scans read files of `total_bytes` (0: unknown).
-    pub(crate) fn of(plan: Arc<dyn ExecutionPlan>, total_bytes: u64) -> Self {
+    /// Counters of what `running` runs, whose scans read files of `total_bytes` (0: unknown).
+    pub(crate) fn of(running: Running, total_bytes: u64) -> Self {
         let progress = Self::default();
-        progress.attach(plan, total_bytes);
+        progress.attach(running, total_bytes);
         progress
     }
 
-    fn attach(&self, plan: Arc<dyn ExecutionPlan>, total_bytes: u64) {
+    fn attach(&self, running: Running, total_bytes: u64) {
         // A second call changes nothing: counters belong to one plan.
-        let _ = self.plan.set(plan);
+        let _ = self.running.set(running);
         let _ = self.total_bytes.set(total_bytes);
     }
 
     /// Follows what `other` follows; for a handle that was given out before the plan was known.
     pub fn follow(&self, other: &Self) {
-        if let Some(plan) = other.plan.get() {
-            self.attach(Arc::clone(plan), other.total_bytes.get().copied().unwrap_or_default());
+        if let Some(running) = other.running.get() {
+            self.attach(running.clone(), other.total_bytes.get().copied().unwrap_or_default());
         }
     }
 
@@ -52,9 +55,11 @@ impl Progress {
             total_bytes: self.total_bytes.get().copied().unwrap_or_default(),
             ..ProgressSnapshot::default()
         };
-        if let Some(plan) = self.plan.get() {
-            now.rows = rows_out(plan);
-            add_scans(plan, &mut now);
+        if let Some(running) = self.running.get() {
+            now.rows = running.finished_plan().map_or(0, |plan| rows_out(&plan));
+            // A stage shows below those that read it.
+            let mut seen = HashSet::new();
+            running.plans().iter().for_each(|plan| add_scans(plan, &mut seen, &mut now));
         }
         now
     }
@@ -70,7 +75,10 @@ fn rows_out(plan: &Arc<dyn ExecutionPlan>) -> u64 {
     }
 }
 
-fn add_scans(plan: &Arc<dyn ExecutionPlan>, now: &mut ProgressSnapshot) {
+fn add_scans(plan: &Arc<dyn ExecutionPlan>, seen: &mut HashSet<*const ()>, now: &mut ProgressSnapshot) {
+    if !seen.insert(Arc::as_ptr(plan).cast()) {
+        return;
+    }
     let children = plan.children();
     if children.is_empty()
         && let Some(metrics) = plan.metrics()
@@ -85,5 +93,5 @@ fn add_scans(plan: &Arc<dyn ExecutionPlan>, now: &mut ProgressSnapshot) {
             }
         }
     }
-    children.into_iter().for_each(|child| add_scans(child, now));
+    children.into_iter().for_each(|child| add_scans(child, seen, now));
 }

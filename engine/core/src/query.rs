@@ -11,11 +11,13 @@ use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{Stream, TryStreamExt};
-use sparklet_history::{Decision, PlanRecord};
+use sparklet_history::{Adaptation, Decision, PlanRecord};
 use sparklet_optimizer::decide_default;
 
+use crate::adaptive::{self, Driver, Staged};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{self, Observed};
 use crate::progress::Progress;
@@ -71,11 +73,14 @@ impl DataFrame {
             Ok((logical, physical))
         };
         let (logical, physical) = planned.await.map_err(|e| self.session.explain(e))?;
+        let driver = adaptive::driver(&self.session, &state, &logical, &physical);
         let planning_time = start.elapsed();
         let total_bytes = observe::scanned_bytes(&physical);
+        let running = Running::new(&physical, driver.as_ref());
         Ok(PreparedQuery {
             decisions: vec![decide_default(self.session.learning())],
-            progress: Arc::new(Progress::of(Arc::clone(&physical), total_bytes)),
+            progress: Arc::new(Progress::of(running, total_bytes)),
+            driver,
             task_context: state.task_ctx(),
             session: self.session.clone(),
             ended: Arc::new(AtomicBool::new(false)),
@@ -101,6 +106,8 @@ pub struct PreparedQuery {
     planning_time: Duration,
     decisions: Vec<Decision>,
     progress: Arc<Progress>,
+    /// Runs it in stages; none where the plan is run as it is.
+    driver: Option<Arc<Driver>>,
     ended: Arc<AtomicBool>,
 }
 
@@ -143,9 +150,12 @@ impl PreparedQuery {
     /// Runs it as one stream; partitions are merged, order kept where the query has one. A query that waits for itself under memory
     /// pressure ends with [`ErrorKind::Resources`]. Call it within a tokio runtime whose timer is enabled.
     pub fn stream(&self) -> Result<SendableRecordBatchStream> {
-        let stream = execute_stream(Arc::clone(&self.physical), Arc::clone(&self.task_context))
-            .map_err(|e| self.session.explain(e))?;
-        let watch = StallWatch::new(Arc::clone(&self.physical), self.session.clone(), stall::LIMIT);
+        let stream = match &self.driver {
+            None => execute_stream(Arc::clone(&self.physical), Arc::clone(&self.task_context))
+                .map_err(|e| self.session.explain(e))?,
+            Some(driver) => staged(Arc::clone(driver), self.schema()),
+        };
+        let watch = StallWatch::new(self.running(), self.session.clone(), stall::LIMIT);
         Ok(Box::pin(Watched { stream, ended: Arc::clone(&self.ended), watch }))
     }
 
@@ -161,6 +171,20 @@ impl PreparedQuery {
         }
     }
 
+    /// What was changed in mid-run, so far.
+    pub fn adaptations(&self) -> Vec<Adaptation> {
+        self.driver.as_ref().map(|driver| driver.staged().adaptations()).unwrap_or_default()
+    }
+
+    /// Joins whose inputs run as stages before the rest is planned.
+    pub fn boundaries(&self) -> Vec<String> {
+        self.driver.as_ref().map(|driver| driver.describe()).unwrap_or_default()
+    }
+
+    fn running(&self) -> Running {
+        Running::new(&self.physical, self.driver.as_ref())
+    }
+
     /// The plan with what was observed so far; final once the stream has ended (or was dropped).
     pub fn observe(&self) -> PlanRecord {
         self.observe_with_texts().plan
@@ -168,11 +192,12 @@ impl PreparedQuery {
 
     /// As [`Self::observe`], with the canonical texts of the fingerprints in it.
     pub fn observe_with_texts(&self) -> Observed {
+        let plan = self.running().last();
         let fingerprints = self
             .session
             .observes()
-            .then(|| sparklet_optimizer::fingerprint_physical(&self.physical, self.session.sources().as_ref()));
-        observe::record(&self.physical, fingerprints, self.ended.load(Relaxed))
+            .then(|| sparklet_optimizer::fingerprint_physical(&plan, self.session.sources().as_ref()));
+        observe::record(&plan, fingerprints, self.ended.load(Relaxed))
     }
 
     /// The error that a user should see for one that came while running: names the file and line of bad data where they can be
@@ -189,6 +214,46 @@ impl PreparedQuery {
     pub(crate) fn task_context(&self) -> &Arc<TaskContext> {
         &self.task_context
     }
+}
+
+/// The plans of a query that run or have run.
+#[derive(Debug, Clone)]
+pub(crate) struct Running {
+    plan: Arc<dyn ExecutionPlan>,
+    staged: Option<Arc<Staged>>,
+}
+
+impl Running {
+    pub(crate) fn new(plan: &Arc<dyn ExecutionPlan>, driver: Option<&Arc<Driver>>) -> Self {
+        Self { plan: Arc::clone(plan), staged: driver.map(|driver| Arc::clone(driver.staged())) }
+    }
+
+    /// All of them; the one plan of a query that does not run in stages.
+    pub(crate) fn plans(&self) -> Vec<Arc<dyn ExecutionPlan>> {
+        self.staged.as_ref().map_or_else(|| vec![Arc::clone(&self.plan)], |staged| staged.plans())
+    }
+
+    /// The plan that gives the rows, once it runs.
+    pub(crate) fn finished_plan(&self) -> Option<Arc<dyn ExecutionPlan>> {
+        match &self.staged {
+            Some(staged) => staged.last().cloned(),
+            None => Some(Arc::clone(&self.plan)),
+        }
+    }
+
+    /// The plan that gives the rows, the stages below it included; before it is known, the last that began.
+    pub(crate) fn last(&self) -> Arc<dyn ExecutionPlan> {
+        self.finished_plan().or_else(|| self.plans().pop()).unwrap_or_else(|| Arc::clone(&self.plan))
+    }
+}
+
+/// The rows of the last stage, after all others have run.
+fn staged(driver: Arc<Driver>, schema: SchemaRef) -> SendableRecordBatchStream {
+    let last = async move {
+        let plan = driver.run().await?;
+        execute_stream(plan, Arc::clone(driver.task_context()))
+    };
+    Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::once(last).try_flatten()))
 }
 
 /// The error for a task that did not come to its end.

@@ -17,6 +17,7 @@ use datafusion::logical_expr::LogicalPlan;
 use sparklet_history::SourceRecord;
 use sparklet_optimizer::{Learning, SourceId, SourceMap};
 
+use crate::adaptive::AdaptiveSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{self, MIN_MEMORY_LIMIT, MemoryUsage};
 use crate::named::{self, NamedTable};
@@ -47,6 +48,8 @@ pub struct SessionConfig {
     pub pipeline: String,
     /// Whether decisions may look at the past.
     pub learning: Learning,
+    /// Whether and how plans change in mid-run.
+    pub adaptive: AdaptiveSettings,
 }
 
 impl Default for SessionConfig {
@@ -60,6 +63,7 @@ impl Default for SessionConfig {
             observe: true,
             pipeline: "sql".to_owned(),
             learning: Learning::On,
+            adaptive: AdaptiveSettings::default(),
         }
     }
 }
@@ -79,6 +83,7 @@ struct Inner {
     observe: bool,
     pipeline: String,
     learning: Learning,
+    adaptive: AdaptiveSettings,
     sources: Mutex<Arc<SourceMap>>,
     _spill: SpillFolder,
 }
@@ -134,6 +139,7 @@ impl Session {
                 observe: config.observe,
                 pipeline: config.pipeline,
                 learning: config.learning,
+                adaptive: config.adaptive,
                 sources: Mutex::default(),
                 _spill: spill,
             }),
@@ -163,6 +169,11 @@ impl Session {
     /// Whether decisions may look at the past.
     pub fn learning(&self) -> Learning {
         self.inner.learning
+    }
+
+    /// Whether and how plans change in mid-run.
+    pub fn adaptive(&self) -> &AdaptiveSettings {
+        &self.inner.adaptive
     }
 
     /// Registers a source as table `name` and says what it found: files, bytes, rows, versions.

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::MetricValue;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use crate::cpu;
 use crate::error::{Error, ErrorKind};
+use crate::query::Running;
 use crate::session::Session;
 
 /// Time without any sign of life after which a query under memory pressure is ended.
@@ -29,7 +30,7 @@ const IDLE_PERCENT: u32 = 5;
 
 /// Watches one running plan; polled by its stream.
 pub(crate) struct StallWatch {
-    plan: Arc<dyn ExecutionPlan>,
+    running: Running,
     session: Session,
     limit: Duration,
     tick: Interval,
@@ -40,11 +41,11 @@ pub(crate) struct StallWatch {
 }
 
 impl StallWatch {
-    /// A watch over `plan`. Needs a tokio runtime with its timer enabled, as the engine's own is.
-    pub(crate) fn new(plan: Arc<dyn ExecutionPlan>, session: Session, limit: Duration) -> Self {
+    /// A watch over what `running` runs. Needs a tokio runtime with its timer enabled, as the engine's own is.
+    pub(crate) fn new(running: Running, session: Session, limit: Duration) -> Self {
         let mut tick = interval((limit / 8).max(Duration::from_millis(50)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { plan, session, limit, tick, seen: 0, since: Instant::now(), cpu: process_cpu(), clock: process_cpu }
+        Self { running, session, limit, tick, seen: 0, since: Instant::now(), cpu: cpu::process(), clock: cpu::process }
     }
 
     /// The stream gave something.
@@ -56,7 +57,7 @@ impl StallWatch {
     /// Ready with the error once the query has stalled; wakes the task to look again.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         while self.tick.poll_tick(cx).is_ready() {
-            let seen = signature(&self.plan);
+            let seen = self.running.plans().iter().fold(0u64, |sum, plan| sum.wrapping_add(signature(plan)));
             let passed = self.since.elapsed();
             let used = (self.clock)().saturating_sub(self.cpu);
             if seen != self.seen || used * 100 > passed * IDLE_PERCENT {
@@ -71,7 +72,8 @@ impl StallWatch {
 
     fn under_pressure(&self) -> bool {
         let memory = self.session.memory();
-        memory.peak.saturating_mul(100) >= memory.limit.saturating_mul(PRESSURE_PERCENT) || has_spilled(&self.plan)
+        memory.peak.saturating_mul(100) >= memory.limit.saturating_mul(PRESSURE_PERCENT)
+            || self.running.plans().iter().any(has_spilled)
     }
 
     fn error(&self) -> Error {
@@ -81,12 +83,6 @@ impl StallWatch {
         );
         Error::new(ErrorKind::Resources, message).with_hint(crate::error::MEMORY_HINT)
     }
-}
-
-/// Processor time of the process so far.
-fn process_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// A number that changes when any operator counts anything. Times are left out: being polled takes time, even for nothing.
@@ -132,8 +128,8 @@ mod tests {
             held.try_grow(60 << 20).unwrap();
         }
         let prepared = session.sql("SELECT 1", &BTreeMap::new()).await.unwrap().prepare().await.unwrap();
-        let plan = Arc::clone(prepared.physical_plan());
-        let mut watch = StallWatch::new(plan, session, Duration::from_millis(400));
+        let running = Running::new(prepared.physical_plan(), None);
+        let mut watch = StallWatch::new(running, session, Duration::from_millis(400));
         watch.clock = clock;
         watch.alive();
         let stalled = std::future::poll_fn(|cx| watch.poll(cx));

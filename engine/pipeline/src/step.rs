@@ -90,13 +90,13 @@ pub(crate) async fn run_step(running: &mut Running<'_>, job: &Job<'_>) -> StepRe
         // Stopped in the middle of it.
         trace.execution_us = clock.wall_us().saturating_sub(trace.planning_us);
     }
-    let (plan, decisions) = match trace.query.take() {
+    let (plan, decisions, adaptations) = match trace.query.take() {
         Some(query) => {
             let observed = query.observe_with_texts();
             running.texts.extend(observed.texts);
-            (Some(observed.plan), query.decisions().to_vec())
+            (Some(observed.plan), query.decisions().to_vec(), query.adaptations())
         }
-        None => (None, Vec::new()),
+        None => (None, Vec::new(), Vec::new()),
     };
     let (outcome, error) = match published {
         Ok(None) => (Outcome::Succeeded, None),
@@ -130,6 +130,7 @@ pub(crate) async fn run_step(running: &mut Running<'_>, job: &Job<'_>) -> StepRe
         checks: trace.checks,
         plan,
         decisions,
+        adaptations,
         error,
     }
 }

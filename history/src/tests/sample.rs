@@ -96,6 +96,7 @@ pub(crate) fn run(n: u64, shape: Shape) -> RunRecord {
             evidence: Vec::new(),
             switch: None,
         }],
+        adaptations: Vec::new(),
         error: None,
     };
     RunRecord {

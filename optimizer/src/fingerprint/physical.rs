@@ -38,7 +38,8 @@ use super::{Identity, PhysicalFingerprints};
 use crate::source::SourceNames;
 
 /// Operators of one input whose rows are the rows of that input, in any order.
-const TRANSPARENT: [&str; 10] = [
+const TRANSPARENT: [&str; 11] = [
+    "ExchangeReaderExec",
     "RepartitionExec",
     "CoalescePartitionsExec",
     "CoalesceBatchesExec",

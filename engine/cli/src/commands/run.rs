@@ -13,7 +13,7 @@ use crate::console::Console;
 use crate::failure::{Failure, Result, code_of_run};
 use crate::interrupt::Interrupts;
 use crate::progress::Bars;
-use crate::settings::{EngineFlags, Learning, LookFlags, Origin, Settings};
+use crate::settings::{EngineFlags, Learning, LookFlags, Settings};
 use crate::world::{World, shows_progress};
 use crate::{exit, past, runtime};
 
@@ -41,9 +41,6 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
     let subject = Subject::load(&arguments.pipeline, &arguments.params, &arguments.settings, look, world, console)?;
     let session = subject.session_config();
     let Subject { pipeline, settings, params } = subject;
-    if matches!(settings.in_force.get("adaptive"), Some((_, origin)) if origin != Origin::Default) {
-        console.note("`adaptive` takes effect with adaptive execution, which this build does not have yet");
-    }
     let interrupts = Interrupts::listen().map_err(|error| Failure::io("cannot listen for Ctrl-C", error))?;
     let bars = Bars::new(console.err_look(), shows_progress(&settings, console.err_look()));
     let options = RunOptions {

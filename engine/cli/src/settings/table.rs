@@ -133,7 +133,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "adaptive",
         kind: Kind::Choice(&["on", "off", "force"]),
         default: "on",
-        doc: "Whether a plan may change while it runs; accepted today, takes effect with adaptive execution",
+        doc: "Whether a plan may change while it runs: `on` where the predicted work is worth it, `force` wherever it can be done, \
+              `off` nowhere",
         flag: Some(Flag::Value("adaptive")),
         env: Some("SPARKLET_ADAPTIVE"),
         group: Group::Engine,

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sparklet_core::SessionConfig;
 use sparklet_core::memory::usable_memory;
+use sparklet_core::{AdaptiveMode, AdaptiveSettings, SessionConfig};
 use sparklet_pipeline::failed::Retention;
 
 use super::resolve::InForce;
@@ -65,6 +65,8 @@ pub struct Settings {
     pub timeout: Option<Duration>,
     /// What history is used for.
     pub learning: Learning,
+    /// Whether plans may change in mid-run.
+    pub adaptive: AdaptiveMode,
     /// Environment of runs.
     pub environment: String,
     /// State folder, absolute.
@@ -98,6 +100,7 @@ impl Settings {
                 "observe" => Learning::Observe,
                 _ => Learning::On,
             },
+            adaptive: text("adaptive").parse()?,
             environment: text("environment"),
             max_age: value::optional(&text("history.max_age"), value::duration)?,
             max_runs: value::optional(&text("history.max_runs"), value::count)?,
@@ -144,6 +147,7 @@ impl Settings {
                 Learning::Off => sparklet_optimizer::Learning::Off,
                 Learning::On | Learning::Observe => sparklet_optimizer::Learning::On,
             },
+            adaptive: AdaptiveSettings { mode: self.adaptive, ..AdaptiveSettings::default() },
             ..SessionConfig::default()
         }
     }

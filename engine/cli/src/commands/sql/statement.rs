@@ -132,6 +132,7 @@ impl Work<'_> {
         if let Some(step) = &mut self.done.step {
             step.execution_us = micros(execution.elapsed());
             step.plan = Some(observed.plan);
+            step.adaptations = query.adaptations();
             step.rows = self.done.rows.unwrap_or_default();
             if let LogicalPlan::Copy(copy) = &logical {
                 step.output = Some(OutputRecord {

@@ -1,0 +1,176 @@
+//! Where a plan is cut: joins whose inputs are worth knowing before the rest is planned.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::common::JoinType;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
+use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
+use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
+use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
+use datafusion::physical_plan::statistics::StatisticsContext;
+use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs};
+use sparklet_history::Fingerprint;
+use sparklet_optimizer::{SourceNames, fingerprint_logical, fingerprint_physical};
+
+use super::{AdaptiveMode, AdaptiveSettings};
+use crate::observe::scanned_bytes;
+
+/// A join of the logical plan whose inputs become stages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Boundary {
+    /// From the root, the number of the input to go to.
+    pub(crate) path: Vec<usize>,
+    /// Rows that DataFusion expects on both sides together, where it says.
+    pub(crate) expected_rows: Option<u64>,
+}
+
+/// Bytes of files below a join of unknown size that count as one row.
+const BYTES_A_ROW: u64 = 24;
+
+/// The boundaries of a plan, inner joins first; empty where there is nothing to gain.
+pub(crate) fn find(
+    logical: &LogicalPlan,
+    physical: &Arc<dyn ExecutionPlan>,
+    sources: &dyn SourceNames,
+    settings: &AdaptiveSettings,
+    build_bytes_limit: u64,
+) -> Vec<Boundary> {
+    let mut search =
+        Search { settings, build_bytes_limit, at: 0, found: Vec::new(), statistics: StatisticsContext::new() };
+    search.visit(physical, false);
+    if search.found.is_empty() {
+        return Vec::new();
+    }
+    // The link between the two plans: a join has the same fingerprint in both.
+    let identities = fingerprint_physical(physical, sources).nodes;
+    let wanted: HashMap<Fingerprint, Option<u64>> = search
+        .found
+        .into_iter()
+        .filter_map(|(at, rows)| Some((identities.get(at).copied().flatten()?.fingerprint, rows)))
+        .collect();
+    let identities = fingerprint_logical(logical, sources).nodes;
+    let mut boundaries = Vec::new();
+    let mut path = Vec::new();
+    let mut at = 0;
+    walk(logical, &mut at, &mut path, &mut |node, at, path| {
+        if let (LogicalPlan::Join(join), Some(identity)) = (node, identities.get(at).copied().flatten())
+            && let Some(&expected_rows) = wanted.get(&identity.fingerprint)
+            && !join.null_aware
+            && !join.on.is_empty()
+        {
+            boundaries.push(Boundary { path: path.to_vec(), expected_rows });
+        }
+    });
+    // Inner joins first; of two joins side by side the left one.
+    boundaries.sort_by_key(|b| std::cmp::Reverse(b.path.len()));
+    boundaries
+}
+
+#[recursive::recursive]
+fn walk(
+    node: &LogicalPlan,
+    at: &mut usize,
+    path: &mut Vec<usize>,
+    visit: &mut dyn FnMut(&LogicalPlan, usize, &[usize]),
+) {
+    visit(node, *at, path);
+    *at += 1;
+    for (i, input) in node.inputs().into_iter().enumerate() {
+        path.push(i);
+        walk(input, at, path, visit);
+        path.pop();
+    }
+}
+
+struct Search<'a> {
+    settings: &'a AdaptiveSettings,
+    build_bytes_limit: u64,
+    /// Position of the next node in pre-order.
+    at: usize,
+    found: Vec<(usize, Option<u64>)>,
+    statistics: StatisticsContext,
+}
+
+impl Search<'_> {
+    /// `limited`: a LIMIT above may stop pulling before this node has given all its rows.
+    #[recursive::recursive]
+    fn visit(&mut self, plan: &Arc<dyn ExecutionPlan>, limited: bool) {
+        let own = self.at;
+        self.at += 1;
+        if plan.is::<RecursiveQueryExec>() {
+            // Nothing inside a recursion is run on its own.
+            self.at += descendants(plan);
+            return;
+        }
+        let blocking = plan.name().starts_with("SortExec")
+            || plan.name().starts_with("AggregateExec")
+            || plan.name() == "WindowAggExec";
+        let limits =
+            plan.is::<GlobalLimitExec>() || plan.is::<LocalLimitExec>() || (plan.fetch().is_some() && !blocking);
+        let below = (limited || limits) && !blocking;
+        if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
+            if !limited && let Some(rows) = self.worth_it(join) {
+                self.found.push((own, rows));
+            }
+            self.visit(join.left(), false);
+            self.visit(join.right(), below);
+            return;
+        }
+        for (i, child) in plan.children().into_iter().enumerate() {
+            // The plans of scalar subqueries are not part of the logical tree.
+            let subquery = plan.is::<ScalarSubqueryExec>() && i > 0;
+            if subquery {
+                self.at += 1 + descendants(child);
+            } else {
+                self.visit(child, below);
+            }
+        }
+    }
+
+    /// Expected rows of both sides, if the inputs of `join` should be stages.
+    fn worth_it(&mut self, join: &HashJoinExec) -> Option<Option<u64>> {
+        if join.null_aware {
+            return None;
+        }
+        let (left, right) = (self.rows(join.left()), self.rows(join.right()));
+        let known = left.zip(right).map(|(left, right)| left + right);
+        if self.settings.mode == AdaptiveMode::Force {
+            return Some(known);
+        }
+        if *join.partition_mode() != PartitionMode::Partitioned {
+            return None;
+        }
+        let rows = |rows: Option<u64>, side: &Arc<dyn ExecutionPlan>| {
+            rows.unwrap_or_else(|| scanned_bytes(side) / BYTES_A_ROW)
+        };
+        let (left_rows, right_rows) = (rows(left, join.left()), rows(right, join.right()));
+        let skew_possible = self.settings.split_skew && can_split(*join.join_type());
+        let large = left_rows + right_rows >= self.settings.min_rows && (skew_possible || self.settings.broadcast);
+        let short = self.settings.memory && left_rows * self.width(join.left()) > self.build_bytes_limit;
+        (large || short).then_some(known)
+    }
+
+    fn rows(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Option<u64> {
+        let statistics = self.statistics.compute(plan.as_ref(), &StatisticsArgs::new()).ok()?;
+        statistics.num_rows.get_value().map(|rows| *rows as u64)
+    }
+
+    /// Bytes of a row of `plan` in memory, guessed from its types.
+    fn width(&self, plan: &Arc<dyn ExecutionPlan>) -> u64 {
+        let schema = plan.schema();
+        let widths = schema.fields().iter().map(|f| f.data_type().primitive_width().unwrap_or(24) as u64);
+        widths.sum::<u64>() + 16
+    }
+}
+
+fn can_split(join: JoinType) -> bool {
+    // Every join type: a unit is a join of its own.
+    let _ = join;
+    true
+}
+
+fn descendants(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    plan.children().into_iter().map(|child| 1 + descendants(child)).sum()
+}

@@ -1,0 +1,103 @@
+//! A finished exchange as a leaf of a logical plan.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::DFSchemaRef;
+use datafusion::error::Result;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
+
+use crate::exchange::{Exchange, ExchangeReaderExec};
+
+/// Stands where the subplan stood whose rows the exchange holds, with that subplan's schema.
+#[derive(Debug, Clone)]
+pub(crate) struct ExchangeLeaf {
+    exchange: Arc<Exchange>,
+    schema: DFSchemaRef,
+}
+
+impl ExchangeLeaf {
+    pub(crate) fn plan(exchange: Arc<Exchange>, schema: DFSchemaRef) -> LogicalPlan {
+        LogicalPlan::Extension(Extension { node: Arc::new(Self { exchange, schema }) })
+    }
+
+    /// The exchange that `plan` stands for, if it is such a leaf.
+    pub(crate) fn of(plan: &LogicalPlan) -> Option<&Arc<Exchange>> {
+        let LogicalPlan::Extension(extension) = plan else { return None };
+        extension.node.as_any().downcast_ref::<Self>().map(|leaf| &leaf.exchange)
+    }
+}
+
+impl PartialEq for ExchangeLeaf {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.exchange, &other.exchange)
+    }
+}
+
+impl Eq for ExchangeLeaf {}
+
+impl PartialOrd for ExchangeLeaf {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        self.exchange.id.partial_cmp(&other.exchange.id)
+    }
+}
+
+impl Hash for ExchangeLeaf {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.exchange.id.hash(state);
+    }
+}
+
+impl UserDefinedLogicalNodeCore for ExchangeLeaf {
+    fn name(&self) -> &str {
+        "Exchange"
+    }
+
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        Vec::new()
+    }
+
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+
+    fn expressions(&self) -> Vec<Expr> {
+        Vec::new()
+    }
+
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Exchange: {}, rows={}", self.exchange.id, self.exchange.size().rows)
+    }
+
+    fn with_exprs_and_inputs(&self, _: Vec<Expr>, _: Vec<LogicalPlan>) -> Result<Self> {
+        Ok(self.clone())
+    }
+}
+
+/// Plans the leaves.
+#[derive(Debug)]
+pub(crate) struct LeafPlanner;
+
+#[async_trait]
+impl ExtensionPlanner for LeafPlanner {
+    async fn plan_extension(
+        &self,
+        _: &dyn PhysicalPlanner,
+        node: &dyn UserDefinedLogicalNode,
+        _: &[&LogicalPlan],
+        _: &[Arc<dyn ExecutionPlan>],
+        session: &dyn Session,
+        _: &PhysicalPlanningContext,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let Some(leaf) = node.as_any().downcast_ref::<ExchangeLeaf>() else { return Ok(None) };
+        let partitions = session.config().target_partitions();
+        Ok(Some(Arc::new(ExchangeReaderExec::canonical(Arc::clone(&leaf.exchange), partitions))))
+    }
+}

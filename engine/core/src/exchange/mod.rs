@@ -1,0 +1,88 @@
+//! Exchange: a finished intermediate result, divided into buckets by the hash of its keys, and measured while it was written.
+//!
+//! A writer runs a plan and keeps its rows in memory under the session's pool, on disk where that is short. What it measures (rows and
+//! bytes by bucket, heavy hitters, distinct keys, NULLs) is exact or says how far it is off; readers are given slices of buckets.
+
+mod bucketing;
+mod facts;
+mod reader;
+mod segment;
+pub(crate) mod slices;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::error::Result;
+use datafusion::physical_plan::ExecutionPlan;
+use futures::stream::BoxStream;
+
+pub(crate) use bucketing::Bucketing;
+pub(crate) use facts::KeyFacts;
+pub(crate) use reader::ExchangeReaderExec;
+pub(crate) use store::ExchangeStore;
+pub(crate) use writer::{Budget, WriteSpec, write};
+
+/// Size of a bucket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) rows: u64,
+    /// Bytes in memory; where buckets share a batch, its bytes are shared out by rows.
+    pub(crate) bytes: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    /// Number within its query, from 0.
+    pub(crate) id: usize,
+    /// The plan whose rows it holds; it has run.
+    pub(crate) stage: Arc<dyn ExecutionPlan>,
+    pub(crate) schema: SchemaRef,
+    pub(crate) bucketing: Bucketing,
+    /// By bucket.
+    pub(crate) sizes: Vec<Size>,
+    pub(crate) facts: KeyFacts,
+    pub(crate) cost: WriteCost,
+    store: Arc<dyn ExchangeStore>,
+}
+
+/// What writing took.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct WriteCost {
+    pub(crate) wall: Duration,
+    /// Thread CPU time by task: the stage's plan and the writing of its rows.
+    pub(crate) task_cpu: Vec<Duration>,
+    /// Part of it that went into hashing, dividing and keeping rows.
+    pub(crate) exchange_cpu: Duration,
+    /// Part of that which went into the facts about keys.
+    pub(crate) facts_cpu: Duration,
+    /// Bytes of the exchange on disk.
+    pub(crate) spilled_bytes: u64,
+    /// Files on disk.
+    pub(crate) spill_count: u64,
+}
+
+impl Exchange {
+    /// Rows and bytes of all buckets.
+    pub(crate) fn size(&self) -> Size {
+        self.sizes
+            .iter()
+            .fold(Size::default(), |sum, size| Size { rows: sum.rows + size.rows, bytes: sum.bytes + size.bytes })
+    }
+
+    /// The rows of `slice`, always in the same order.
+    pub(crate) fn read(&self, slice: slices::Slice) -> BoxStream<'static, Result<RecordBatch>> {
+        Arc::clone(&self.store).read(slice)
+    }
+
+    /// Rows by bucket.
+    pub(crate) fn rows(&self) -> Vec<u64> {
+        self.sizes.iter().map(|size| size.rows).collect()
+    }
+}

@@ -1,0 +1,221 @@
+//! Gives the rows of an exchange to the stage that reads it.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+
+use arrow::compute::BatchCoalescer;
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{ColumnStatistics, Statistics};
+use datafusion::error::Result;
+use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::coop::cooperative;
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, StatisticsArgs};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, stream};
+
+use super::Exchange;
+use super::slices::{self, Assignment};
+
+/// A leaf over an exchange. Its partitions are `Hash(keys, n)` for the planner only in the canonical layout; any other assignment is given
+/// to all inputs of an operator together, after which that operator's inputs are not planned again.
+#[derive(Debug, Clone)]
+pub(crate) struct ExchangeReaderExec {
+    exchange: Arc<Exchange>,
+    assignment: Arc<Assignment>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+    /// Once a plan is not optimised any more, the plan that filled the exchange shows as the input: records and reports see one tree.
+    shows_stage: Arc<AtomicBool>,
+}
+
+impl ExchangeReaderExec {
+    /// All rows in `n` partitions, in the canonical layout; `n` divides the number of buckets.
+    pub(crate) fn canonical(exchange: Arc<Exchange>, n: usize) -> Self {
+        let assignment = slices::canonical(&exchange.rows(), n);
+        let partitioning = Partitioning::Hash(exchange.bucketing.keys.clone(), n);
+        Self::new(exchange, assignment, partitioning)
+    }
+
+    /// The rows of `assignment`, in a layout that the planner knows nothing of.
+    pub(crate) fn assigned(exchange: Arc<Exchange>, assignment: Assignment) -> Self {
+        let partitioning = Partitioning::UnknownPartitioning(assignment.len());
+        Self::new(exchange, assignment, partitioning)
+    }
+
+    /// Other rows of the same exchange, counted by the same metrics.
+    pub(crate) fn reassigned(&self, assignment: Assignment) -> Self {
+        Self { metrics: self.metrics.clone(), ..Self::assigned(Arc::clone(&self.exchange), assignment) }
+    }
+
+    fn new(exchange: Arc<Exchange>, assignment: Assignment, partitioning: Partitioning) -> Self {
+        let equivalences = EquivalenceProperties::new(Arc::clone(&exchange.schema));
+        let properties =
+            PlanProperties::new(equivalences, partitioning, EmissionType::Incremental, Boundedness::Bounded)
+                .with_scheduling_type(SchedulingType::Cooperative);
+        Self {
+            exchange,
+            assignment: Arc::new(assignment),
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+            shows_stage: Arc::default(),
+        }
+    }
+
+    pub(crate) fn exchange(&self) -> &Arc<Exchange> {
+        &self.exchange
+    }
+
+    /// From now on the plan that filled the exchange shows as the input.
+    pub(crate) fn show_stage(&self) {
+        self.shows_stage.store(true, Relaxed);
+    }
+
+    fn rows(&self, partition: Option<usize>) -> u64 {
+        let rows = |slices: &Vec<slices::Slice>| slices.iter().map(|s| s.rows.end - s.rows.start).sum::<u64>();
+        match partition {
+            Some(partition) => self.assignment.get(partition).map_or(0, rows),
+            None => self.assignment.iter().map(rows).sum(),
+        }
+    }
+}
+
+impl DisplayAs for ExchangeReaderExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = self.exchange.size();
+        write!(
+            f,
+            "ExchangeReaderExec: exchange={}, buckets={}, partitions={}, rows={}, bytes={}",
+            self.exchange.id,
+            self.exchange.sizes.len(),
+            self.properties.partitioning,
+            size.rows,
+            size.bytes
+        )?;
+        match self.exchange.cost.spilled_bytes {
+            0 => Ok(()),
+            bytes => write!(f, ", on disk={bytes}"),
+        }
+    }
+}
+
+impl ExecutionPlan for ExchangeReaderExec {
+    fn name(&self) -> &str {
+        "ExchangeReaderExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        if self.shows_stage.load(Relaxed) { vec![&self.exchange.stage] } else { Vec::new() }
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let slices = self.assignment.get(partition).cloned().unwrap_or_default();
+        let exchange = Arc::clone(&self.exchange);
+        let schema = Arc::clone(&exchange.schema);
+        let batches = stream::iter(slices).flat_map(move |slice| exchange.read(slice)).boxed();
+        let batch_rows = context.session_config().batch_size();
+        let coalescer =
+            BatchCoalescer::new(Arc::clone(&schema), batch_rows).with_biggest_coalesce_batch_size(Some(batch_rows / 2));
+        let baseline = BaselineMetrics::new(&self.metrics, partition);
+        Ok(Box::pin(cooperative(Coalesced { schema, batches, coalescer, ended: false, baseline })))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
+    fn statistics_from_inputs(&self, _: &[Arc<Statistics>], args: &StatisticsArgs) -> Result<Arc<Statistics>> {
+        let size = self.exchange.size();
+        let rows = self.rows(args.partition());
+        let bytes = (size.bytes as u128 * u128::from(rows) / u128::from(size.rows.max(1))) as usize;
+        let mut columns = vec![ColumnStatistics::new_unknown(); self.exchange.schema.fields().len()];
+        // Distinct keys are known of the combination of the key columns; of one column alone if it is the key.
+        if let [key] = self.exchange.bucketing.keys.as_slice()
+            && let Some(column) = key.downcast_ref::<Column>()
+            && let Some(statistics) = columns.get_mut(column.index())
+            && args.partition().is_none()
+        {
+            statistics.distinct_count = Precision::Inexact(self.exchange.facts.distinct as usize);
+            statistics.null_count = Precision::Exact(self.exchange.facts.null_rows as usize);
+        }
+        Ok(Arc::new(Statistics {
+            num_rows: Precision::Exact(rows as usize),
+            total_byte_size: Precision::Inexact(bytes),
+            column_statistics: columns,
+        }))
+    }
+}
+
+/// Slices of buckets are small: puts them together to batches of the session's size.
+struct Coalesced {
+    schema: SchemaRef,
+    batches: BoxStream<'static, Result<RecordBatch>>,
+    coalescer: BatchCoalescer,
+    ended: bool,
+    baseline: BaselineMetrics,
+}
+
+impl Coalesced {
+    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
+        loop {
+            if let Some(batch) = self.coalescer.next_completed_batch() {
+                return Poll::Ready(Some(Ok(batch)));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            let batch = ready!(self.batches.poll_next_unpin(cx));
+            let _timer = self.baseline.elapsed_compute().timer();
+            match batch {
+                Some(Ok(batch)) => self.coalescer.push_batch(batch)?,
+                Some(Err(error)) => {
+                    self.ended = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => {
+                    self.ended = true;
+                    self.coalescer.finish_buffered_batch()?;
+                }
+            }
+        }
+    }
+}
+
+impl Stream for Coalesced {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let polled = self.poll_batch(cx);
+        self.baseline.record_poll(polled)
+    }
+}
+
+impl RecordBatchStream for Coalesced {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+}

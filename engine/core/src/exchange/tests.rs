@@ -1,0 +1,147 @@
+//! Exchanges as a whole: what is written is read back, from memory and from disk.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray};
+use arrow::datatypes::Int64Type;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::ExecutionPlan;
+use futures::TryStreamExt;
+
+use super::*;
+use crate::exchange::slices::{Slice, split, whole};
+
+const ROWS: i64 = 60_000;
+
+/// Two partitions; 40 % of the rows have key 7.
+fn plan() -> Arc<dyn ExecutionPlan> {
+    let part = |from: i64| -> Vec<RecordBatch> {
+        (from..from + ROWS / 2)
+            .step_by(1000)
+            .map(|start| {
+                let rows: Vec<i64> = (start..start + 1000).collect();
+                let keys: Int64Array = rows
+                    .iter()
+                    .map(|row| if row % 5 < 2 { Some(7) } else { (row % 11 != 0).then_some(row / 3) })
+                    .collect();
+                let texts: StringViewArray =
+                    rows.iter().map(|row| Some(format!("a text too long to be inlined, number {row}"))).collect();
+                RecordBatch::try_from_iter([
+                    ("key", Arc::new(keys) as ArrayRef),
+                    ("row", Arc::new(Int64Array::from(rows))),
+                    ("text", Arc::new(texts)),
+                ])
+                .unwrap()
+            })
+            .collect()
+    };
+    let partitions = [part(0), part(ROWS / 2)];
+    let schema = partitions[0][0].schema();
+    MemorySourceConfig::try_new_exec(&partitions, schema, None).unwrap()
+}
+
+fn context(pool: &Arc<dyn MemoryPool>) -> Arc<TaskContext> {
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::clone(pool)).build_arc().unwrap();
+    Arc::new(TaskContext::default().with_runtime(runtime))
+}
+
+async fn written(pool: &Arc<dyn MemoryPool>, budget: usize) -> Exchange {
+    let bucketing = Bucketing { keys: vec![Arc::new(Column::new("key", 0))], buckets: 32, divisor: 1 };
+    let spec = WriteSpec { id: 3, bucketing, budget: Budget::new(budget) };
+    write(plan(), context(pool), spec).await.unwrap()
+}
+
+async fn rows(exchange: &Exchange, slice: Slice) -> Vec<i64> {
+    let batches: Vec<RecordBatch> = exchange.read(slice).try_collect().await.unwrap();
+    batches.iter().flat_map(|b| b.column(1).as_primitive::<Int64Type>().values().to_vec()).collect()
+}
+
+#[tokio::test]
+async fn rows_come_back_from_memory_and_from_disk() {
+    let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1 << 30));
+    let in_memory = written(&pool, 1 << 30).await;
+    assert_eq!(in_memory.cost.spill_count, 0);
+    assert!(pool.reserved() > 0);
+    // Nothing but what a writer may keep without asking.
+    let on_disk = written(&pool, 0).await;
+    assert!(on_disk.cost.spill_count >= 2, "{:?}", on_disk.cost);
+    assert_eq!(in_memory.rows(), on_disk.rows());
+    let mut all = Vec::new();
+    for (bucket, count) in in_memory.rows().into_iter().enumerate() {
+        let expected = rows(&in_memory, whole(bucket, count)).await;
+        assert_eq!(expected.len() as u64, count);
+        assert_eq!(rows(&on_disk, whole(bucket, count)).await, expected, "bucket {bucket}");
+        let mut slices = Vec::new();
+        for slice in split(bucket, count, 5) {
+            slices.extend(rows(&on_disk, slice).await);
+        }
+        assert_eq!(slices, expected, "bucket {bucket} in slices");
+        all.extend(expected);
+    }
+    all.sort_unstable();
+    assert!(all.into_iter().eq(0..ROWS));
+    drop((in_memory, on_disk));
+    assert_eq!(pool.reserved(), 0);
+}
+
+#[tokio::test]
+async fn facts_about_keys_are_near_the_truth() {
+    let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1 << 30));
+    let facts = written(&pool, 1 << 30).await.facts;
+    assert_eq!(facts.rows, ROWS as u64);
+    let is_hot = |row: &i64| row % 5 < 2;
+    assert_eq!(facts.null_rows, (0..ROWS).filter(|row| !is_hot(row) && row % 11 == 0).count() as u64);
+    let distinct = (0..ROWS)
+        .filter(|row| !is_hot(row) && row % 11 != 0)
+        .map(|row| row / 3)
+        .collect::<std::collections::HashSet<_>>();
+    let expected = distinct.len() as f64;
+    assert!((facts.distinct as f64 / expected - 1.0).abs() < 0.15, "{} of {expected}", facts.distinct);
+    let hottest = &facts.heavy[0];
+    assert!((hottest.share - 0.4).abs() < 0.05, "{hottest:?}");
+    assert_eq!(hottest.key.as_ref().unwrap()[0].to_string(), "7");
+}
+
+#[tokio::test]
+async fn a_lost_file_is_an_error_that_says_so() {
+    let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1 << 30));
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::clone(&pool))
+        .with_disk_manager_builder(datafusion::execution::disk_manager::DiskManagerBuilder::default().with_mode(
+            datafusion::execution::disk_manager::DiskManagerMode::Directories(vec![folder.path().to_owned()]),
+        ))
+        .build_arc()
+        .unwrap();
+    let context = Arc::new(TaskContext::default().with_runtime(runtime));
+    let bucketing = Bucketing { keys: vec![Arc::new(Column::new("key", 0))], buckets: 4, divisor: 1 };
+    let spec = WriteSpec { id: 0, bucketing, budget: Budget::new(0) };
+    let exchange = write(plan(), context, spec).await.unwrap();
+    let files: Vec<_> = walk(folder.path());
+    assert!(!files.is_empty());
+    for (i, file) in files.iter().enumerate() {
+        match i % 2 {
+            0 => std::fs::remove_file(file).unwrap(),
+            _ => std::fs::write(file, b"something else").unwrap(),
+        }
+    }
+    for (bucket, count) in exchange.rows().into_iter().enumerate() {
+        let error = exchange.read(whole(bucket, count)).try_collect::<Vec<_>>().await.unwrap_err().to_string();
+        assert!(error.contains("cannot read back"), "{error}");
+    }
+    drop(exchange);
+    assert!(walk(folder.path()).is_empty(), "files are left behind");
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        if entry.path().is_dir() { found.extend(walk(&entry.path())) } else { found.push(entry.path()) }
+    }
+    found.sort();
+    found
+}
