@@ -63,7 +63,7 @@ fn what_waits_is_bounded_for_runs_of_any_size() {
     }
     let seen = &observations_of(&run(3, Shape { nodes: 9000, moving: true, metrics: 0 }))[4000];
     let found = store.observations(Scope { pipeline: "flights", environment: "default" }, &seen.subplan, 9).unwrap();
-    assert_eq!(found, [seen.observation.clone()]);
+    assert_eq!(found, std::slice::from_ref(&seen.observation));
     clean(&store);
 }
 
