@@ -264,50 +264,83 @@ fn a_full_device() {
     }
 }
 
+/// A small disk, `disk` of `place`; none, said loudly, where this process may not mount one.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn mount(place: &Place, options: &str) -> Option<Self> {
+        let disk = place.path("disk");
+        fs::create_dir_all(&disk).unwrap();
+        let mounted =
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&disk).output();
+        if mounted.is_ok_and(|o| o.status.success()) {
+            return Some(Self(disk));
+        }
+        eprintln!("SKIPPED: a full disk needs to mount a tmpfs (run as root)");
+        None
+    }
+
+    fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        let done = std::process::Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap();
+        assert!(done.success());
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_too_full_for_the_history() {
+    let place = Place::new();
+    let Some(disk) = Disk::mount(&place, "size=400k") else { return };
+    place.write("p/orders.csv", GOOD_CSV);
+    place.write("p/pipeline.toml", definition("path = \"orders.csv\"", "SELECT sum(amount) AS s FROM orders"));
+    let run = ["run", "p", "--state", "disk/state"];
+    place.ok(&run);
+    let said = place.ok(&run).err;
+    for part in ["is not remembered", "no space is left", "make room"] {
+        assert!(said.contains(part), "`{part}`: {said}");
+    }
+    assert!(!said.contains("first run"), "{said}");
+    // With room again, what was remembered is there, and the next run is added.
+    disk.remount("size=20m");
+    let listed = || place.ok(&["runs", "--state", "disk/state", "--format", "ndjson"]).out.lines().count();
+    assert_eq!(listed(), 1);
+    place.ok(&run);
+    assert_eq!(listed(), 2);
+    place.ok(&["history", "verify", "--state", "disk/state"]);
+}
+
 #[test]
 fn a_full_disk() {
     let place = Place::new();
-    let disk = place.path("disk");
-    fs::create_dir(&disk).unwrap();
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"])
-        .arg(&disk)
-        .output()
-        .is_ok_and(|o| o.status.success());
-    if !mounted {
-        eprintln!("SKIPPED: a_full_disk needs to mount a tmpfs (run as root)");
-        return;
+    let Some(mounted) = Disk::mount(&place, "size=3m") else { return };
+    let disk = mounted.0.clone();
+    let text = |rows: u64| {
+        format!(
+            "name = \"p\"\n[[step]]\nname = \"big\"\nquery = \"SELECT value, value * 7919 % 1000003 AS h FROM range(0, {rows})\"\noutput = {{ path = \"{}/out/big.parquet\" }}\n",
+            disk.display()
+        )
+    };
+    place.write("p/pipeline.toml", text(1000));
+    place.ok(&["run", "p"]);
+    place.write("p/pipeline.toml", text(3_000_000));
+    let said = place.run(&["run", "p"]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    for part in ["no space left on the disk", "out/big.parquet", "untouched"] {
+        assert!(said.err.contains(part), "`{part}`: {}", said.err);
     }
-    let unmount = || std::process::Command::new("umount").arg("-l").arg(&disk).status();
-    let result = std::panic::catch_unwind(|| {
-        let text = |rows: u64| {
-            format!(
-                "name = \"p\"\n[[step]]\nname = \"big\"\nquery = \"SELECT value, value * 7919 % 1000003 AS h FROM range(0, {rows})\"\noutput = {{ path = \"{}/out/big.parquet\" }}\n",
-                disk.display()
-            )
-        };
-        place.write("p/pipeline.toml", text(1000));
-        place.ok(&["run", "p"]);
-        place.write("p/pipeline.toml", text(3_000_000));
-        let said = place.run(&["run", "p"]);
-        assert_eq!(said.code, 1, "{}", said.err);
-        for part in ["no space left on the disk", "out/big.parquet", "untouched"] {
-            assert!(said.err.contains(part), "`{part}`: {}", said.err);
-        }
-        assert_eq!(place.ask(&format!("SELECT count(*) FROM '{}/out/big.parquet'", disk.display())), "1000");
-        assert_eq!(place.list("disk/out"), ["big.parquet"]);
-        // The history on the full disk: the run succeeds and says that it is not remembered.
-        place.write("p/pipeline.toml", text(10));
-        place.write("fill.sh", "");
-        let filler = disk.join("filler");
-        let _ = fs::write(&filler, vec![1u8; 4 << 20]);
-        let state = disk.join("state");
-        let said =
-            place.run(&["sql", "--state", state.to_str().unwrap(), "--format", "csv", "-c", "SELECT 41 + 1 AS x"]);
-        assert!(said.out.contains("42"), "{} {}", said.out, said.err);
-    });
-    let _ = unmount();
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
-    }
+    assert_eq!(place.ask(&format!("SELECT count(*) FROM '{}/out/big.parquet'", disk.display())), "1000");
+    assert_eq!(place.list("disk/out"), ["big.parquet"]);
+    // The history on the full disk: the run succeeds and says that it is not remembered.
+    place.write("p/pipeline.toml", text(10));
+    let filler = disk.join("filler");
+    let _ = fs::write(&filler, vec![1u8; 4 << 20]);
+    let state = disk.join("state");
+    let said = place.run(&["sql", "--state", state.to_str().unwrap(), "--format", "csv", "-c", "SELECT 41 + 1 AS x"]);
+    assert!(said.out.contains("42"), "{} {}", said.out, said.err);
 }

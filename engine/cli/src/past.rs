@@ -128,8 +128,10 @@ pub fn remember(
         }
         Remembered::Lost { reason } => {
             console.warn(&format!("run `{}` is not remembered: {reason}", record.id));
-            console
-                .hint(&format!("make `{}` writable, or choose another folder with `--state`", shown(&settings.state)));
+            console.hint(&format!(
+                "make room in `{0}` and make it writable, or choose another folder with `--state`",
+                shown(&settings.state)
+            ));
         }
     }
 }
