@@ -491,12 +491,17 @@ pub enum AdaptationKind {
         split_buckets: u32,
         /// Units that build the right side.
         swapped_units: u32,
+        /// Units whose build side was too large for a hash table: divided once more, or joined by sorting.
+        #[serde(default)]
+        oversized_units: u32,
     },
     /// A join planned as partitioned became a broadcast.
     Broadcast {
         /// Key columns.
         on: Vec<String>,
     },
+    /// A query that ran out of memory began again, the inputs of its joins as stages.
+    RunInStages,
     /// A join was not run, nor what was left to run beneath it.
     SkipEmpty {
         /// Key columns.
@@ -523,6 +528,11 @@ pub enum AdaptationReason {
         bytes: u64,
         /// Rows of both sides that were expected.
         expected_rows: Option<u64>,
+    },
+    /// The attempt without stages did not fit the memory pool.
+    MemoryExhausted {
+        /// What it said.
+        message: String,
     },
     /// An input has no rows.
     InputEmpty,

@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::MetricValue;
 
-use crate::query::Running;
+use crate::adaptive::Running;
 
 /// Counters of a query; anyone may read them while it runs.
 #[derive(Debug, Default)]
 pub struct Progress {
-    running: OnceLock<Running>,
+    running: OnceLock<Arc<Running>>,
     total_bytes: OnceLock<u64>,
 }
 
@@ -30,13 +30,13 @@ pub struct ProgressSnapshot {
 
 impl Progress {
     /// Counters of what `running` runs, whose scans read files of `total_bytes` (0: unknown).
-    pub(crate) fn of(running: Running, total_bytes: u64) -> Self {
+    pub(crate) fn of(running: Arc<Running>, total_bytes: u64) -> Self {
         let progress = Self::default();
         progress.attach(running, total_bytes);
         progress
     }
 
-    fn attach(&self, running: Running, total_bytes: u64) {
+    fn attach(&self, running: Arc<Running>, total_bytes: u64) {
         // A second call changes nothing: counters belong to one plan.
         let _ = self.running.set(running);
         let _ = self.total_bytes.set(total_bytes);
@@ -45,7 +45,7 @@ impl Progress {
     /// Follows what `other` follows; for a handle that was given out before the plan was known.
     pub fn follow(&self, other: &Self) {
         if let Some(running) = other.running.get() {
-            self.attach(running.clone(), other.total_bytes.get().copied().unwrap_or_default());
+            self.attach(Arc::clone(running), other.total_bytes.get().copied().unwrap_or_default());
         }
     }
 
@@ -56,7 +56,7 @@ impl Progress {
             ..ProgressSnapshot::default()
         };
         if let Some(running) = self.running.get() {
-            now.rows = running.finished_plan().map_or(0, |plan| rows_out(&plan));
+            now.rows = running.complete().map_or(0, |plan| rows_out(&plan));
             // A stage shows below those that read it.
             let mut seen = HashSet::new();
             running.plans().iter().for_each(|plan| add_scans(plan, &mut seen, &mut now));

@@ -1,8 +1,8 @@
 //! A query: lazy as a [`DataFrame`], then planned, then run while it is observed.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,14 @@ use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::EmptyRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{Stream, TryStreamExt};
 use sparklet_history::{Adaptation, Decision, PlanRecord};
 use sparklet_optimizer::decide_default;
 
-use crate::adaptive::{self, Driver, Staged};
+use crate::adaptive::{self, AdaptiveMode, Driver, Running};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{self, Observed};
 use crate::progress::Progress;
@@ -73,19 +74,21 @@ impl DataFrame {
             Ok((logical, physical))
         };
         let (logical, physical) = planned.await.map_err(|e| self.session.explain(e))?;
-        let driver = adaptive::driver(&self.session, &state, &logical, &physical);
+        let running = Running::of(Arc::clone(&physical));
+        let driver = adaptive::driver(&self.session, &state, &logical, &physical, &running);
         let planning_time = start.elapsed();
         let total_bytes = observe::scanned_bytes(&physical);
-        let running = Running::new(&physical, driver.as_ref());
         Ok(PreparedQuery {
             decisions: vec![decide_default(self.session.learning())],
-            progress: Arc::new(Progress::of(running, total_bytes)),
+            progress: Arc::new(Progress::of(Arc::clone(&running), total_bytes)),
+            running,
             driver,
             task_context: state.task_ctx(),
             session: self.session.clone(),
             ended: Arc::new(AtomicBool::new(false)),
             logical,
-            physical,
+            schema: physical.schema(),
+            physical: Arc::new(Mutex::new(physical)),
             planning_time,
         })
     }
@@ -101,20 +104,22 @@ impl DataFrame {
 pub struct PreparedQuery {
     session: Session,
     logical: LogicalPlan,
-    physical: Arc<dyn ExecutionPlan>,
+    physical: Arc<Mutex<Arc<dyn ExecutionPlan>>>,
+    schema: SchemaRef,
     task_context: Arc<TaskContext>,
     planning_time: Duration,
     decisions: Vec<Decision>,
     progress: Arc<Progress>,
     /// Runs it in stages; none where the plan is run as it is.
     driver: Option<Arc<Driver>>,
+    running: Arc<Running>,
     ended: Arc<AtomicBool>,
 }
 
 impl PreparedQuery {
     /// Columns of the result.
     pub fn schema(&self) -> SchemaRef {
-        self.physical.schema()
+        Arc::clone(&self.schema)
     }
 
     /// The session that it belongs to.
@@ -122,9 +127,9 @@ impl PreparedQuery {
         &self.session
     }
 
-    /// The physical plan.
-    pub fn physical_plan(&self) -> &Arc<dyn ExecutionPlan> {
-        &self.physical
+    /// The physical plan. One that runs in stages is planned again as it goes.
+    pub fn physical_plan(&self) -> Arc<dyn ExecutionPlan> {
+        Arc::clone(&self.physical.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The optimised logical plan.
@@ -151,11 +156,10 @@ impl PreparedQuery {
     /// pressure ends with [`ErrorKind::Resources`]. Call it within a tokio runtime whose timer is enabled.
     pub fn stream(&self) -> Result<SendableRecordBatchStream> {
         let stream = match &self.driver {
-            None => execute_stream(Arc::clone(&self.physical), Arc::clone(&self.task_context))
-                .map_err(|e| self.session.explain(e))?,
+            None => self.stream_at_once()?,
             Some(driver) => staged(Arc::clone(driver), self.schema()),
         };
-        let watch = StallWatch::new(self.running(), self.session.clone(), stall::LIMIT);
+        let watch = StallWatch::new(Arc::clone(&self.running), self.session.clone(), stall::LIMIT);
         Ok(Box::pin(Watched { stream, ended: Arc::clone(&self.ended), watch }))
     }
 
@@ -173,7 +177,7 @@ impl PreparedQuery {
 
     /// What was changed in mid-run, so far.
     pub fn adaptations(&self) -> Vec<Adaptation> {
-        self.driver.as_ref().map(|driver| driver.staged().adaptations()).unwrap_or_default()
+        self.running.adaptations()
     }
 
     /// Joins whose inputs run as stages before the rest is planned.
@@ -181,8 +185,31 @@ impl PreparedQuery {
         self.driver.as_ref().map(|driver| driver.describe()).unwrap_or_default()
     }
 
-    fn running(&self) -> Running {
-        Running::new(&self.physical, self.driver.as_ref())
+    /// Runs the plan as it is; one that runs out of memory before it has given a row runs again in stages.
+    fn stream_at_once(&self) -> Result<SendableRecordBatchStream> {
+        let adaptive = self.session.adaptive();
+        let plan = self.physical_plan();
+        let may_retry = adaptive.mode != AdaptiveMode::Off && adaptive.memory && !plan.children().is_empty();
+        let stream = execute_stream(plan, Arc::clone(&self.task_context)).map_err(|e| self.session.explain(e))?;
+        if !may_retry {
+            return Ok(stream);
+        }
+        let (session, logical) = (self.session.clone(), self.logical.clone());
+        let (physical, running) = (Arc::clone(&self.physical), Arc::clone(&self.running));
+        let schema = self.schema();
+        let again = move |error| {
+            let last = async move {
+                let state = session.context().state();
+                let plan = state.query_planner().create_physical_plan(&logical, &state).await?;
+                // Only now what the joins of the first attempt have collected is gone.
+                *physical.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&plan);
+                running.set(Arc::clone(&plan));
+                let driver = adaptive::after_exhaustion(&session, &state, &logical, &plan, &running, &error);
+                last_stage(driver.ok_or(error)?).await
+            };
+            Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::once(last).try_flatten())) as _
+        };
+        Ok(Box::pin(SecondAttempt { stream, again: Some(Box::new(again)) }))
     }
 
     /// The plan with what was observed so far; final once the stream has ended (or was dropped).
@@ -192,7 +219,7 @@ impl PreparedQuery {
 
     /// As [`Self::observe`], with the canonical texts of the fingerprints in it.
     pub fn observe_with_texts(&self) -> Observed {
-        let plan = self.running().last();
+        let plan = self.running.last().unwrap_or_else(|| self.physical_plan());
         let fingerprints = self
             .session
             .observes()
@@ -205,7 +232,7 @@ impl PreparedQuery {
     pub async fn failed(&self, error: datafusion::error::DataFusionError) -> Error {
         let explained = self.session.explain(error);
         if explained.kind == ErrorKind::Data {
-            crate::diagnose::locate(&self.session, &self.physical, explained).await
+            crate::diagnose::locate(&self.session, &self.physical_plan(), explained).await
         } else {
             explained
         }
@@ -216,44 +243,14 @@ impl PreparedQuery {
     }
 }
 
-/// The plans of a query that run or have run.
-#[derive(Debug, Clone)]
-pub(crate) struct Running {
-    plan: Arc<dyn ExecutionPlan>,
-    staged: Option<Arc<Staged>>,
-}
-
-impl Running {
-    pub(crate) fn new(plan: &Arc<dyn ExecutionPlan>, driver: Option<&Arc<Driver>>) -> Self {
-        Self { plan: Arc::clone(plan), staged: driver.map(|driver| Arc::clone(driver.staged())) }
-    }
-
-    /// All of them; the one plan of a query that does not run in stages.
-    pub(crate) fn plans(&self) -> Vec<Arc<dyn ExecutionPlan>> {
-        self.staged.as_ref().map_or_else(|| vec![Arc::clone(&self.plan)], |staged| staged.plans())
-    }
-
-    /// The plan that gives the rows, once it runs.
-    pub(crate) fn finished_plan(&self) -> Option<Arc<dyn ExecutionPlan>> {
-        match &self.staged {
-            Some(staged) => staged.last().cloned(),
-            None => Some(Arc::clone(&self.plan)),
-        }
-    }
-
-    /// The plan that gives the rows, the stages below it included; before it is known, the last that began.
-    pub(crate) fn last(&self) -> Arc<dyn ExecutionPlan> {
-        self.finished_plan().or_else(|| self.plans().pop()).unwrap_or_else(|| Arc::clone(&self.plan))
-    }
-}
-
 /// The rows of the last stage, after all others have run.
 fn staged(driver: Arc<Driver>, schema: SchemaRef) -> SendableRecordBatchStream {
-    let last = async move {
-        let plan = driver.run().await?;
-        execute_stream(plan, Arc::clone(driver.task_context()))
-    };
-    Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::once(last).try_flatten()))
+    Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::once(last_stage(driver)).try_flatten()))
+}
+
+async fn last_stage(driver: Arc<Driver>) -> datafusion::error::Result<SendableRecordBatchStream> {
+    let plan = driver.run().await?;
+    execute_stream(plan, Arc::clone(driver.task_context()))
 }
 
 /// The error for a task that did not come to its end.
@@ -269,6 +266,41 @@ pub(crate) fn from_join(join: tokio::task::JoinError) -> Error {
         .unwrap_or_else(|| "no message".to_owned());
     Error::new(ErrorKind::Internal, format!("an operator panicked: {said}"))
         .with_hint("this is a bug in the engine: please report the query and this message")
+}
+
+type Again = Box<dyn FnOnce(DataFusionError) -> SendableRecordBatchStream + Send>;
+
+/// A stream that another one replaces if it ends for want of memory before it has given anything.
+struct SecondAttempt {
+    stream: SendableRecordBatchStream,
+    /// Makes the other one; gone once rows were given.
+    again: Option<Again>,
+}
+
+impl Stream for SecondAttempt {
+    type Item = datafusion::error::Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let item = std::task::ready!(self.stream.as_mut().poll_next(cx));
+            match (self.again.take(), item) {
+                (Some(again), Some(Err(error)))
+                    if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) =>
+                {
+                    // The first attempt ends before the second begins.
+                    self.stream = Box::pin(EmptyRecordBatchStream::new(self.stream.schema()));
+                    self.stream = again(error);
+                }
+                (_, item) => return Poll::Ready(item),
+            }
+        }
+    }
+}
+
+impl RecordBatchStream for SecondAttempt {
+    fn schema(&self) -> SchemaRef {
+        self.stream.schema()
+    }
 }
 
 /// Marks when a stream has given all its rows (counts of a stream that was dropped before are no evidence), and ends one that has

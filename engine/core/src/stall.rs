@@ -14,9 +14,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::MetricValue;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use crate::adaptive::Running;
 use crate::cpu;
 use crate::error::{Error, ErrorKind};
-use crate::query::Running;
 use crate::session::Session;
 
 /// Time without any sign of life after which a query under memory pressure is ended.
@@ -30,7 +30,7 @@ const IDLE_PERCENT: u32 = 5;
 
 /// Watches one running plan; polled by its stream.
 pub(crate) struct StallWatch {
-    running: Running,
+    running: Arc<Running>,
     session: Session,
     limit: Duration,
     tick: Interval,
@@ -42,7 +42,7 @@ pub(crate) struct StallWatch {
 
 impl StallWatch {
     /// A watch over what `running` runs. Needs a tokio runtime with its timer enabled, as the engine's own is.
-    pub(crate) fn new(running: Running, session: Session, limit: Duration) -> Self {
+    pub(crate) fn new(running: Arc<Running>, session: Session, limit: Duration) -> Self {
         let mut tick = interval((limit / 8).max(Duration::from_millis(50)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { running, session, limit, tick, seen: 0, since: Instant::now(), cpu: cpu::process(), clock: cpu::process }
@@ -128,7 +128,7 @@ mod tests {
             held.try_grow(60 << 20).unwrap();
         }
         let prepared = session.sql("SELECT 1", &BTreeMap::new()).await.unwrap().prepare().await.unwrap();
-        let running = Running::new(prepared.physical_plan(), None);
+        let running = Running::of(prepared.physical_plan());
         let mut watch = StallWatch::new(running, session, Duration::from_millis(400));
         watch.clock = clock;
         watch.alive();

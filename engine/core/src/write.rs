@@ -83,8 +83,7 @@ impl PreparedQuery {
         let state = self.session().context().state();
         let config = sink_config(&self.schema(), target, sink)?;
         // DataFusion makes writers as plans; only the sink in it is wanted, the rows come from our own stream.
-        let plan =
-            format(sink)?.create_writer_physical_plan(Arc::clone(self.physical_plan()), &state, config, None).await?;
+        let plan = format(sink)?.create_writer_physical_plan(self.physical_plan(), &state, config, None).await?;
         let context = Arc::clone(self.task_context());
         // A task of its own: a panic in an operator becomes an error instead of ending the caller.
         let written = SpawnedTask::spawn(async move {

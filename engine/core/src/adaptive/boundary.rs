@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::common::JoinType;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{Expr, Join, LogicalPlan};
+use datafusion::physical_expr::PhysicalExprRef;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
 use datafusion::physical_plan::statistics::StatisticsContext;
 use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs};
-use sparklet_history::Fingerprint;
 use sparklet_optimizer::{SourceNames, fingerprint_logical, fingerprint_physical};
 
-use super::{AdaptiveMode, AdaptiveSettings};
+use super::AdaptiveSettings;
 use crate::observe::scanned_bytes;
 
 /// A join of the logical plan whose inputs become stages.
@@ -24,6 +24,15 @@ pub(crate) struct Boundary {
     pub(crate) path: Vec<usize>,
     /// Rows that DataFusion expects on both sides together, where it says.
     pub(crate) expected_rows: Option<u64>,
+}
+
+/// Which joins are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Those that are worth it.
+    Worthwhile,
+    /// All that can be staged.
+    EveryJoin,
 }
 
 /// Bytes of files below a join of unknown size that count as one row.
@@ -36,36 +45,63 @@ pub(crate) fn find(
     sources: &dyn SourceNames,
     settings: &AdaptiveSettings,
     build_bytes_limit: u64,
+    reach: Reach,
 ) -> Vec<Boundary> {
     let mut search =
-        Search { settings, build_bytes_limit, at: 0, found: Vec::new(), statistics: StatisticsContext::new() };
+        Search { settings, build_bytes_limit, reach, at: 0, found: Vec::new(), statistics: StatisticsContext::new() };
     search.visit(physical, false);
     if search.found.is_empty() {
         return Vec::new();
     }
-    // The link between the two plans: a join has the same fingerprint in both.
+    // The link between the two plans: a join has the same fingerprint in both. One over a source that nobody knows has none; its keys
+    // have the same names.
     let identities = fingerprint_physical(physical, sources).nodes;
-    let wanted: HashMap<Fingerprint, Option<u64>> = search
-        .found
-        .into_iter()
-        .filter_map(|(at, rows)| Some((identities.get(at).copied().flatten()?.fingerprint, rows)))
-        .collect();
+    let mut by_identity = HashMap::new();
+    let mut by_names = HashMap::new();
+    for found in search.found {
+        match identities.get(found.at).copied().flatten() {
+            Some(identity) => by_identity.insert(identity.fingerprint, found.rows),
+            None => by_names.insert(found.names, found.rows),
+        };
+    }
     let identities = fingerprint_logical(logical, sources).nodes;
     let mut boundaries = Vec::new();
     let mut path = Vec::new();
     let mut at = 0;
     walk(logical, &mut at, &mut path, &mut |node, at, path| {
-        if let (LogicalPlan::Join(join), Some(identity)) = (node, identities.get(at).copied().flatten())
-            && let Some(&expected_rows) = wanted.get(&identity.fingerprint)
-            && !join.null_aware
-            && !join.on.is_empty()
-        {
+        let LogicalPlan::Join(join) = node else { return };
+        if join.null_aware || join.on.is_empty() {
+            return;
+        }
+        let wanted = match identities.get(at).copied().flatten() {
+            Some(identity) => by_identity.get(&identity.fingerprint),
+            None => key_names(join).and_then(|names| by_names.get(&names)),
+        };
+        if let Some(&expected_rows) = wanted {
             boundaries.push(Boundary { path: path.to_vec(), expected_rows });
         }
     });
     // Inner joins first; of two joins side by side the left one.
     boundaries.sort_by_key(|b| std::cmp::Reverse(b.path.len()));
     boundaries
+}
+
+/// Names of the key columns of a join, sides left out of account.
+type KeyNames = Vec<(String, String)>;
+
+fn key_names(join: &Join) -> Option<KeyNames> {
+    let pair = |(left, right): &(Expr, Expr)| match (left, right) {
+        (Expr::Column(left), Expr::Column(right)) => Some(ordered(&left.name, &right.name)),
+        _ => None,
+    };
+    let mut names = join.on.iter().map(pair).collect::<Option<KeyNames>>()?;
+    names.sort_unstable();
+    Some(names)
+}
+
+fn ordered(a: &str, b: &str) -> (String, String) {
+    let (first, second) = if a <= b { (a, b) } else { (b, a) };
+    (first.to_owned(), second.to_owned())
 }
 
 #[recursive::recursive]
@@ -84,12 +120,30 @@ fn walk(
     }
 }
 
+/// A join of the physical plan.
+struct Found {
+    /// Its position in pre-order.
+    at: usize,
+    names: KeyNames,
+    /// Expected rows of both sides.
+    rows: Option<u64>,
+}
+
+fn names_of(join: &HashJoinExec) -> KeyNames {
+    let name =
+        |key: &PhysicalExprRef| key.downcast_ref::<Column>().map_or_else(|| key.to_string(), |c| c.name().to_owned());
+    let mut names: KeyNames = join.on().iter().map(|(l, r)| ordered(&name(l), &name(r))).collect();
+    names.sort_unstable();
+    names
+}
+
 struct Search<'a> {
     settings: &'a AdaptiveSettings,
     build_bytes_limit: u64,
+    reach: Reach,
     /// Position of the next node in pre-order.
     at: usize,
-    found: Vec<(usize, Option<u64>)>,
+    found: Vec<Found>,
     statistics: StatisticsContext,
 }
 
@@ -112,7 +166,7 @@ impl Search<'_> {
         let below = (limited || limits) && !blocking;
         if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
             if !limited && let Some(rows) = self.worth_it(join) {
-                self.found.push((own, rows));
+                self.found.push(Found { at: own, names: names_of(join), rows });
             }
             self.visit(join.left(), false);
             self.visit(join.right(), below);
@@ -136,7 +190,7 @@ impl Search<'_> {
         }
         let (left, right) = (self.rows(join.left()), self.rows(join.right()));
         let known = left.zip(right).map(|(left, right)| left + right);
-        if self.settings.mode == AdaptiveMode::Force {
+        if self.reach == Reach::EveryJoin {
             return Some(known);
         }
         if *join.partition_mode() != PartitionMode::Partitioned {
@@ -146,8 +200,8 @@ impl Search<'_> {
             rows.unwrap_or_else(|| scanned_bytes(side) / BYTES_A_ROW)
         };
         let (left_rows, right_rows) = (rows(left, join.left()), rows(right, join.right()));
-        let skew_possible = self.settings.split_skew && can_split(*join.join_type());
-        let large = left_rows + right_rows >= self.settings.min_rows && (skew_possible || self.settings.broadcast);
+        let large =
+            left_rows + right_rows >= self.settings.min_rows && (self.settings.split_skew || self.settings.broadcast);
         let short = self.settings.memory && left_rows * self.width(join.left()) > self.build_bytes_limit;
         (large || short).then_some(known)
     }
@@ -163,12 +217,6 @@ impl Search<'_> {
         let widths = schema.fields().iter().map(|f| f.data_type().primitive_width().unwrap_or(24) as u64);
         widths.sum::<u64>() + 16
     }
-}
-
-fn can_split(join: JoinType) -> bool {
-    // Every join type: a unit is a join of its own.
-    let _ = join;
-    true
 }
 
 fn descendants(plan: &Arc<dyn ExecutionPlan>) -> usize {

@@ -1,6 +1,6 @@
 //! Runs a query stage by stage.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use datafusion::catalog::Session;
@@ -17,16 +17,20 @@ use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use sparklet_history::{Adaptation, AdaptationKind, AdaptationReason, HotKey};
 
-use super::boundary::Boundary;
-use super::join::AdaptiveJoinExec;
+use super::boundary::{Boundary, Reach};
+use super::join::{AdaptiveJoinExec, Resources};
 use super::leaf::{ExchangeLeaf, LeafPlanner};
 use super::rule::{AdaptiveJoins, partitioned};
 use super::units::{Limits, makespan};
 use super::{AdaptiveMode, AdaptiveSettings};
 use crate::exchange::{Bucketing, Budget, Exchange, ExchangeReaderExec, WriteSpec, write};
+use crate::observe::scanned_bytes;
 
 /// Buckets for each partition of the session.
 const BUCKETS_PER_PARTITION: usize = 16;
+
+/// Bytes in memory for a byte of a file, about: compression and encoding.
+const BYTES_IN_MEMORY: u64 = 3;
 
 /// Fewest and most buckets of an exchange: fewer leave nothing to pack, more make slices of a few rows.
 const BUCKETS: std::ops::RangeInclusive<usize> = 32..=1024;
@@ -43,41 +47,80 @@ const KEYS_NAMED: usize = 5;
 /// Most sizes that an adaptation lists, the largest first.
 const SIZES_LISTED: usize = 64;
 
-/// Plans in the order in which they began to run; for whoever looks on.
+/// The plans of a query that run or have run, and what was changed meanwhile; for whoever looks on.
 #[derive(Debug, Default)]
-pub(crate) struct Staged {
-    plans: Mutex<Vec<Arc<dyn ExecutionPlan>>>,
-    adaptations: Mutex<Vec<Adaptation>>,
-    last: OnceLock<Arc<dyn ExecutionPlan>>,
+pub(crate) struct Running {
+    state: Mutex<RunningState>,
 }
 
-impl Staged {
-    /// Plans that run or have run.
-    pub(crate) fn plans(&self) -> Vec<Arc<dyn ExecutionPlan>> {
-        self.plans.lock().unwrap_or_else(PoisonError::into_inner).clone()
+#[derive(Debug, Default)]
+struct RunningState {
+    plans: Vec<Arc<dyn ExecutionPlan>>,
+    /// The last of them gives the rows of the query.
+    complete: bool,
+    adaptations: Vec<Adaptation>,
+}
+
+impl Running {
+    /// A query whose plan is run as it is.
+    pub(crate) fn of(plan: Arc<dyn ExecutionPlan>) -> Arc<Self> {
+        let running = Self::default();
+        running.set(plan);
+        Arc::new(running)
     }
 
-    /// The plan of the last stage, once all others have run.
-    pub(crate) fn last(&self) -> Option<&Arc<dyn ExecutionPlan>> {
-        self.last.get()
+    fn state(&self) -> std::sync::MutexGuard<'_, RunningState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `plan` takes the place of all others: it alone gives the rows.
+    pub(crate) fn set(&self, plan: Arc<dyn ExecutionPlan>) {
+        let mut state = self.state();
+        state.plans = vec![plan];
+        state.complete = true;
+    }
+
+    /// Plans that run or have run.
+    pub(crate) fn plans(&self) -> Vec<Arc<dyn ExecutionPlan>> {
+        self.state().plans.clone()
+    }
+
+    /// The plan that gives the rows, the stages below it included; before it is known, the last that began.
+    pub(crate) fn last(&self) -> Option<Arc<dyn ExecutionPlan>> {
+        self.state().plans.last().cloned()
+    }
+
+    /// The plan that gives the rows, once it is known.
+    pub(crate) fn complete(&self) -> Option<Arc<dyn ExecutionPlan>> {
+        let state = self.state();
+        state.complete.then(|| state.plans.last().cloned()).flatten()
     }
 
     /// What was changed, with what is known of its outcome by now.
     pub(crate) fn adaptations(&self) -> Vec<Adaptation> {
-        let mut adaptations = self.adaptations.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut adaptations = self.state().adaptations.clone();
         for plan in self.plans() {
             measure(&plan, &mut adaptations);
         }
         adaptations
     }
 
-    fn starts(&self, plan: &Arc<dyn ExecutionPlan>) {
+    /// Stages follow: nothing runs until the first of them starts.
+    fn begins(&self) {
+        let mut state = self.state();
+        state.plans.clear();
+        state.complete = false;
+    }
+
+    fn starts(&self, plan: &Arc<dyn ExecutionPlan>, complete: bool) {
         settle(plan);
-        self.plans.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(plan));
+        let mut state = self.state();
+        state.plans.push(Arc::clone(plan));
+        state.complete = complete;
     }
 
     fn adapted(&self, adaptation: Adaptation) {
-        self.adaptations.lock().unwrap_or_else(PoisonError::into_inner).push(adaptation);
+        self.state().adaptations.push(adaptation);
     }
 }
 
@@ -111,7 +154,9 @@ pub(crate) struct Driver {
     logical: LogicalPlan,
     boundaries: Vec<Boundary>,
     budget: Arc<Budget>,
-    staged: Arc<Staged>,
+    running: Arc<Running>,
+    /// The error by which an attempt without stages ended.
+    pub(crate) instead_of: Option<String>,
     /// Inputs of a join that become stages; 2 but in tests of half-staged joins.
     pub(crate) sides: usize,
 }
@@ -135,6 +180,8 @@ impl Driver {
         memory_limit: u64,
         logical: LogicalPlan,
         boundaries: Vec<Boundary>,
+        running: Arc<Running>,
+        reach: Reach,
     ) -> Self {
         let slots = state.config().target_partitions();
         let force = settings.mode == AdaptiveMode::Force;
@@ -142,12 +189,21 @@ impl Driver {
             slots,
             min_task: if force { 1 } else { MIN_TASK },
             build_bytes: build_bytes_limit(memory_limit, slots),
+            parent_bytes: None,
         };
+        let memory = usize::try_from(memory_limit / 100 * MEMORY_PERCENT).unwrap_or(usize::MAX);
+        let budget = Budget::new(memory);
         let mut rules = state.physical_optimizers().to_vec();
         let after = rules.iter().position(|rule| rule.name() == "join_selection").map_or(0, |at| at + 1);
-        rules.insert(after, Arc::new(AdaptiveJoins { settings: settings.clone(), limits }));
+        rules.insert(
+            after,
+            Arc::new(AdaptiveJoins {
+                settings: settings.clone(),
+                resources: Resources { limits, budget: Arc::clone(&budget) },
+            }),
+        );
         let mut config = state.config().clone();
-        if force {
+        if reach == Reach::EveryJoin {
             // Every join partitioned, however small.
             config.options_mut().optimizer.hash_join_single_partition_threshold = 0;
             config.options_mut().optimizer.hash_join_single_partition_threshold_rows = 0;
@@ -157,7 +213,6 @@ impl Driver {
             .with_query_planner(Arc::new(StagePlanner))
             .with_physical_optimizer_rules(rules)
             .build();
-        let memory = usize::try_from(memory_limit / 100 * MEMORY_PERCENT).unwrap_or(usize::MAX);
         Self {
             context: state.task_ctx(),
             state,
@@ -165,15 +220,11 @@ impl Driver {
             limits,
             logical,
             boundaries,
-            budget: Budget::new(memory),
-            staged: Arc::default(),
+            budget,
+            running,
+            instead_of: None,
             sides: 2,
         }
-    }
-
-    /// What has run and what was changed.
-    pub(crate) fn staged(&self) -> &Arc<Staged> {
-        &self.staged
     }
 
     /// A line for each boundary.
@@ -194,6 +245,10 @@ impl Driver {
     /// Runs all stages but the last, whose plan it returns. Dropping the future ends what runs and frees what was kept.
     pub(crate) async fn run(&self) -> Result<Arc<dyn ExecutionPlan>> {
         let start = Instant::now();
+        self.running.begins();
+        if let Some(error) = &self.instead_of {
+            self.running.adapted(run_in_stages(error));
+        }
         let mut logical = self.logical.clone();
         let mut exchanges = 0;
         for boundary in &self.boundaries {
@@ -201,8 +256,7 @@ impl Driver {
         }
         let plan = self.plan(&logical).await?;
         self.note_splits(&plan, start);
-        self.staged.starts(&plan);
-        let _ = self.staged.last.set(Arc::clone(&plan));
+        self.running.starts(&plan, true);
         Ok(plan)
     }
 
@@ -230,7 +284,7 @@ impl Driver {
         if shape.mode != PartitionMode::Partitioned {
             // What lies below has turned out such that the planner takes another algorithm now.
             if self.settings.broadcast && shape.over_exchange {
-                self.staged.adapted(broadcast(start, &keys, None, boundary.expected_rows));
+                self.running.adapted(broadcast(start, &keys, None, boundary.expected_rows));
             }
             return Ok(logical);
         }
@@ -247,7 +301,7 @@ impl Driver {
             let schema = Arc::clone(input.schema());
             let id = std::mem::replace(exchanges, *exchanges + 1);
             self.note_splits(&stage, start);
-            self.staged.starts(&stage);
+            self.running.starts(&stage, false);
             let spec = WriteSpec { id, bucketing, budget: Arc::clone(&self.budget) };
             let exchange = Arc::new(write(stage, Arc::clone(&self.context), spec).await?);
             let leaf = Arc::new(ExchangeLeaf::plan(Arc::clone(&exchange), schema));
@@ -256,15 +310,15 @@ impl Driver {
                 Side::Right => join.right = leaf,
             }
             if self.settings.skip_empty && exchange.size().rows == 0 && is_empty_with(join.join_type, side) {
-                self.staged.adapted(skip_empty(start, &exchange, &keys));
+                self.running.adapted(skip_empty(start, &exchange, &keys));
                 let schema = Arc::clone(&join.schema);
                 let empty = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema });
                 return replace_at(logical, &boundary.path, empty);
             }
-            if self.settings.broadcast && self.settings.mode != AdaptiveMode::Force {
+            if self.settings.broadcast {
                 let planned = self.plan(&LogicalPlan::Join(join.clone())).await?;
                 if Shape::of(&planned).is_some_and(|shape| shape.mode != PartitionMode::Partitioned) {
-                    self.staged.adapted(broadcast(start, &keys, Some(&exchange), boundary.expected_rows));
+                    self.running.adapted(broadcast(start, &keys, Some(&exchange), boundary.expected_rows));
                     break;
                 }
             }
@@ -284,15 +338,18 @@ impl Driver {
             })
             .collect::<Option<Vec<_>>>()?;
         let partitions = self.limits.slots;
-        let per_partition =
-            BUCKETS_PER_PARTITION.clamp(BUCKETS.start().div_ceil(partitions), (BUCKETS.end() / partitions).max(1));
+        // Files are smaller than their rows in memory; a bucket should be well below what a hash table may have.
+        let expected = scanned_bytes(stage).saturating_mul(BYTES_IN_MEMORY);
+        let for_memory = usize::try_from(expected / (self.limits.build_bytes / 4).max(1)).unwrap_or(usize::MAX);
+        let wanted = (partitions * BUCKETS_PER_PARTITION).max(for_memory).clamp(*BUCKETS.start(), *BUCKETS.end());
+        let per_partition = wanted.div_ceil(partitions);
         Some(Bucketing { keys, buckets: partitions * per_partition, divisor: 1 })
     }
 
     /// Records the joins of `plan` that were divided.
     fn note_splits(&self, plan: &Arc<dyn ExecutionPlan>, start: Instant) {
         if let Some(join) = AdaptiveJoinExec::of(plan) {
-            self.staged.adapted(self.split(join, start));
+            self.running.adapted(self.split(join, start));
         }
         plan.children().into_iter().for_each(|child| self.note_splits(child, start));
     }
@@ -329,6 +386,7 @@ impl Driver {
                 units: join.division().units.len() as u32,
                 split_buckets: join.division().split_buckets.len() as u32,
                 swapped_units: join.division().units.iter().filter(|unit| unit.swapped).count() as u32,
+                oversized_units: join.division().oversized() as u32,
             },
             because: if self.settings.mode == AdaptiveMode::Force { AdaptationReason::Forced } else { reason },
             predicted_before: makespan(before.iter().copied(), slots),
@@ -449,6 +507,23 @@ fn broadcast(start: Instant, keys: &Keys, exchange: Option<&Arc<Exchange>>, expe
         predicted_after: 0,
         hot_keys: Vec::new(),
         cost_us: exchange.map_or(0, |e| micros(e.cost.exchange_cpu)),
+        task_cpu_us: Vec::new(),
+    }
+}
+
+fn run_in_stages(error: &str) -> Adaptation {
+    Adaptation {
+        at_us: 0,
+        stage: 0,
+        operator: None,
+        kind: AdaptationKind::RunInStages,
+        because: AdaptationReason::MemoryExhausted { message: error.to_owned() },
+        before: Vec::new(),
+        after: Vec::new(),
+        predicted_before: 0,
+        predicted_after: 0,
+        hot_keys: Vec::new(),
+        cost_us: 0,
         task_cpu_us: Vec::new(),
     }
 }

@@ -49,6 +49,20 @@ impl Input {
         }
     }
 
+    /// The same columns of another exchange with the schema of this one's, all rows in one partition.
+    pub(crate) fn over(&self, exchange: Arc<Exchange>) -> Result<Arc<dyn ExecutionPlan>> {
+        let reader: Arc<dyn ExecutionPlan> = Arc::new(ExchangeReaderExec::canonical(exchange, 1));
+        match &self.projection {
+            None => Ok(reader),
+            Some(projection) => Ok(Arc::new(ProjectionExec::try_new(projection.expr().to_vec(), reader)?)),
+        }
+    }
+
+    /// The rows of `assignment` with all columns of the exchange.
+    pub(crate) fn raw(&self, assignment: Assignment) -> Arc<dyn ExecutionPlan> {
+        Arc::new(self.reader.reassigned(assignment))
+    }
+
     /// True if `keys`, over this input's columns, are those by which the exchange was divided, in the same order.
     pub(crate) fn is_divided_by(&self, keys: &[PhysicalExprRef]) -> bool {
         let below = |key: &PhysicalExprRef| -> Option<usize> {

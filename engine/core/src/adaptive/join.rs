@@ -26,11 +26,12 @@ use datafusion::physical_plan::statistics::ChildStats;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, StatisticsArgs};
 use futures::{Stream, StreamExt};
 
+use super::grace::{self, RedividedJoinExec};
 use super::inputs::{self, Input};
-use super::units::{Division, Unit};
+use super::units::{Division, Limits, Method, Unit};
 use crate::cpu;
-use crate::exchange::Exchange;
 use crate::exchange::slices::Assignment;
+use crate::exchange::{Budget, Exchange};
 
 const NAME: &str = "AdaptiveJoinExec";
 
@@ -47,6 +48,8 @@ pub(crate) struct AdaptiveJoinExec {
     left: Input,
     right: Input,
     division: Arc<Division>,
+    resources: Resources,
+    /// Output partitions.
     slots: usize,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
@@ -55,6 +58,13 @@ pub(crate) struct AdaptiveJoinExec {
     /// Once its plan is not optimised any more, it stands for its template where records and reports look at it.
     settled: Arc<AtomicBool>,
     number: u64,
+}
+
+/// What the joins of a query share.
+#[derive(Debug, Clone)]
+pub(crate) struct Resources {
+    pub(crate) limits: Limits,
+    pub(crate) budget: Arc<Budget>,
 }
 
 /// A task that has ended.
@@ -69,9 +79,9 @@ pub(crate) struct TaskDone {
 
 impl AdaptiveJoinExec {
     /// The join `template` over `division`. Its inputs must be such as [`inputs::input`] accepts.
-    pub(crate) fn new(template: &HashJoinExec, division: Division, slots: usize) -> Result<Self> {
+    pub(crate) fn new(template: &HashJoinExec, division: Division, resources: Resources) -> Result<Self> {
         let (left, right) = (inputs::input(template.left())?, inputs::input(template.right())?);
-        let slots = slots.min(division.task_count()).max(1);
+        let slots = resources.limits.slots.min(division.task_count()).max(1);
         let properties = PlanProperties::new(
             EquivalenceProperties::new(template.schema()),
             Partitioning::UnknownPartitioning(slots),
@@ -83,6 +93,7 @@ impl AdaptiveJoinExec {
             left,
             right,
             division: Arc::new(division),
+            resources,
             slots,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
@@ -145,6 +156,7 @@ impl AdaptiveJoinExec {
             left: self.left.clone(),
             right: self.right.clone(),
             division: Arc::clone(&self.division),
+            resources: self.resources.clone(),
             state: Mutex::new(State {
                 tasks: tasks.into_iter().map(|(_, unit, slice)| (unit, slice)).collect(),
                 running: self.division.units.iter().map(|_| None).collect(),
@@ -215,7 +227,7 @@ impl ExecutionPlan for AdaptiveJoinExec {
             .with_new_children(vec![left, right])?
             .build()?;
         match (inputs::as_input(template.left()), inputs::as_input(template.right())) {
-            (Some(_), Some(_)) => Ok(Arc::new(Self::new(&template, (*self.division).clone(), self.slots)?)),
+            (Some(_), Some(_)) => Ok(Arc::new(Self::new(&template, (*self.division).clone(), self.resources.clone())?)),
             // Slices can no longer be read: the join as planned gives the same rows.
             _ => Ok(Arc::new(template)),
         }
@@ -245,7 +257,9 @@ impl ExecutionPlan for AdaptiveJoinExec {
         let Some(swapped) = self.template.try_swapping_with_projection(projection)? else { return Ok(None) };
         let Some(join) = swapped.downcast_ref::<HashJoinExec>() else { return Ok(None) };
         match (inputs::as_input(join.left()), inputs::as_input(join.right())) {
-            (Some(_), Some(_)) => Ok(Some(Arc::new(Self::new(join, (*self.division).clone(), self.slots)?))),
+            (Some(_), Some(_)) => {
+                Ok(Some(Arc::new(Self::new(join, (*self.division).clone(), self.resources.clone())?)))
+            }
             _ => Ok(None),
         }
     }
@@ -269,6 +283,7 @@ struct Work {
     left: Input,
     right: Input,
     division: Arc<Division>,
+    resources: Resources,
     state: Mutex<State>,
 }
 
@@ -315,6 +330,17 @@ impl Work {
             false => (self.left.assigned(build)?, self.right.assigned(unit.probe.clone())?),
             true => (self.left.assigned(unit.probe.clone())?, self.right.assigned(build)?),
         };
+        match unit.method {
+            Method::Hash => {}
+            Method::SortMerge => return grace::sort_merge(&self.template, left, right),
+            Method::Redivide => {
+                let (left, right) = (self.left.clone(), self.right.clone());
+                let bytes = unit.build_bytes;
+                let redivided =
+                    RedividedJoinExec::new(&self.template, left, right, unit, bytes, self.resources.clone())?;
+                return Ok(Arc::new(redivided));
+            }
+        }
         let join = HashJoinExecBuilder::from(&self.template)
             .reset_state()
             .with_new_children(vec![left, right])?

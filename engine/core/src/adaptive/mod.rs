@@ -6,6 +6,7 @@
 
 mod boundary;
 mod driver;
+mod grace;
 mod inputs;
 mod join;
 mod leaf;
@@ -17,11 +18,13 @@ mod units;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 
-pub(crate) use driver::{Driver, Staged};
+use boundary::Reach;
+pub(crate) use driver::{Driver, Running};
 
 use crate::session::Session;
 
@@ -31,15 +34,44 @@ pub(crate) fn driver(
     state: &SessionState,
     logical: &LogicalPlan,
     physical: &Arc<dyn ExecutionPlan>,
+    running: &Arc<Running>,
 ) -> Option<Arc<Driver>> {
+    let reach = match session.adaptive().mode {
+        AdaptiveMode::Off => return None,
+        AdaptiveMode::On => Reach::Worthwhile,
+        AdaptiveMode::Force => Reach::EveryJoin,
+    };
+    reaching(session, state, logical, physical, running, reach).map(Arc::new)
+}
+
+/// What runs the query after an attempt without stages has ended with `error` for want of memory; none where there is nothing to stage.
+pub(crate) fn after_exhaustion(
+    session: &Session,
+    state: &SessionState,
+    logical: &LogicalPlan,
+    physical: &Arc<dyn ExecutionPlan>,
+    running: &Arc<Running>,
+    error: &DataFusionError,
+) -> Option<Arc<Driver>> {
+    let mut driver = reaching(session, state, logical, physical, running, Reach::EveryJoin)?;
+    driver.instead_of = Some(error.strip_backtrace());
+    Some(Arc::new(driver))
+}
+
+fn reaching(
+    session: &Session,
+    state: &SessionState,
+    logical: &LogicalPlan,
+    physical: &Arc<dyn ExecutionPlan>,
+    running: &Arc<Running>,
+    reach: Reach,
+) -> Option<Driver> {
     let settings = session.adaptive();
-    if settings.mode == AdaptiveMode::Off {
-        return None;
-    }
     let memory = session.memory().limit;
     let limit = driver::build_bytes_limit(memory, state.config().target_partitions());
-    let boundaries = boundary::find(logical, physical, session.sources().as_ref(), settings, limit);
-    (!boundaries.is_empty()).then(|| Arc::new(Driver::new(state, settings, memory, logical.clone(), boundaries)))
+    let boundaries = boundary::find(logical, physical, session.sources().as_ref(), settings, limit, reach);
+    (!boundaries.is_empty())
+        .then(|| Driver::new(state, settings, memory, logical.clone(), boundaries, Arc::clone(running), reach))
 }
 
 /// Whether runs adapt.

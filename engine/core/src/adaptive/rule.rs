@@ -10,8 +10,8 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 
 use super::inputs::{Input, as_input};
-use super::join::AdaptiveJoinExec;
-use super::units::{BUILD_WEIGHT, Division, Limits, divide, makespan};
+use super::join::{AdaptiveJoinExec, Resources};
+use super::units::{BUILD_WEIGHT, Division, divide, makespan};
 use super::{AdaptiveMode, AdaptiveSettings};
 use crate::exchange::Size;
 
@@ -20,7 +20,7 @@ use crate::exchange::Size;
 #[derive(Debug)]
 pub(crate) struct AdaptiveJoins {
     pub(crate) settings: AdaptiveSettings,
-    pub(crate) limits: Limits,
+    pub(crate) resources: Resources,
 }
 
 impl PhysicalOptimizerRule for AdaptiveJoins {
@@ -28,7 +28,7 @@ impl PhysicalOptimizerRule for AdaptiveJoins {
         plan.transform_up(|node| {
             let Some(join) = node.downcast_ref::<HashJoinExec>() else { return Ok(Transformed::no(node)) };
             let Some(division) = self.division(join) else { return Ok(Transformed::no(node)) };
-            Ok(Transformed::yes(Arc::new(AdaptiveJoinExec::new(join, division, self.limits.slots)?)))
+            Ok(Transformed::yes(Arc::new(AdaptiveJoinExec::new(join, division, self.resources.clone())?)))
         })
         .data()
     }
@@ -46,13 +46,14 @@ impl AdaptiveJoins {
     /// How to divide `join`; none where it is better left as it is.
     fn division(&self, join: &HashJoinExec) -> Option<Division> {
         let (left, right) = staged_inputs(join)?;
-        let division = divide(*join.join_type(), &left.exchange.sizes, &right.exchange.sizes, self.limits);
+        let division = divide(*join.join_type(), &left.exchange.sizes, &right.exchange.sizes, self.resources.limits);
         if self.settings.mode == AdaptiveMode::Force {
             return Some(division);
         }
-        let slots = self.limits.slots;
+        let limits = self.resources.limits;
+        let slots = limits.slots;
         let before = partitioned(&left.exchange.sizes, &right.exchange.sizes, slots);
-        let too_large = before.iter().any(|partition| partition.build_bytes > self.limits.build_bytes);
+        let too_large = before.iter().any(|partition| partition.build_bytes > limits.build_bytes);
         let before = makespan(before.iter().map(|p| p.weight), slots);
         let after = makespan(division.task_weights(), slots);
         // An exchange above may be the price: rows that move once more.

@@ -13,7 +13,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use sparklet_history::AdaptationKind;
 
-use super::driver::Driver;
+use super::boundary::Reach;
+use super::driver::{Driver, Running};
 use super::{AdaptiveMode, AdaptiveSettings, boundary};
 use crate::{Session, SessionConfig};
 
@@ -164,7 +165,8 @@ fn staged_plans_give_the_rows_of_plain_ones() {
             for sql in &queries {
                 let expected = rows(&plain, sql).await;
                 prop_assert_eq!(&rows(&forced, sql).await, &expected, "{}", sql);
-                prop_assert_eq!(&half_staged(&forced, sql).await, &expected, "half staged: {}", sql);
+                prop_assert_eq!(&staged(&forced, sql, 1, 256 << 20).await, &expected, "half staged: {}", sql);
+                prop_assert_eq!(&staged(&forced, sql, 2, 4000).await, &expected, "without memory: {}", sql);
             }
             prop_assert_eq!(forced.memory().reserved, 0, "memory that was not given back");
             Ok(())
@@ -173,18 +175,23 @@ fn staged_plans_give_the_rows_of_plain_ones() {
     outcome.unwrap();
 }
 
-/// The rows where of each join only one input is a finished exchange: the other must meet it in the same partitions.
-async fn half_staged(session: &Session, sql: &str) -> Vec<String> {
+/// The rows where of each join `sides` inputs are finished exchanges, under a pool of `memory` bytes as far as the stages know.
+///
+/// With one side, the other must meet it in the same partitions. With next to no memory, exchanges go to disk, and buckets are divided
+/// again or sorted.
+async fn staged(session: &Session, sql: &str, sides: usize, memory: u64) -> Vec<String> {
     let state = session.context().state();
     let frame = session.sql(sql, &BTreeMap::new()).await.unwrap();
     let logical = state.optimize(frame.logical_plan()).unwrap();
     let physical = state.query_planner().create_physical_plan(&logical, &state).await.unwrap();
     let settings = session.adaptive();
-    let boundaries = boundary::find(&logical, &physical, session.sources().as_ref(), settings, 0);
-    let mut driver = Driver::new(&state, settings, 256 << 20, logical, boundaries);
-    driver.sides = 1;
+    let boundaries = boundary::find(&logical, &physical, session.sources().as_ref(), settings, 0, Reach::EveryJoin);
+    let running = Running::of(physical);
+    let mut driver = Driver::new(&state, settings, memory, logical, boundaries, running, Reach::EveryJoin);
+    driver.sides = sides;
     let plan = driver.run().await.unwrap_or_else(|e| panic!("{sql}: {e}"));
-    sorted(&collect(plan, Arc::clone(driver.task_context())).await.unwrap())
+    let rows = collect(plan, Arc::clone(driver.task_context())).await;
+    sorted(&rows.unwrap_or_else(|e| panic!("{sql}: {e}")))
 }
 
 #[tokio::test]
@@ -205,4 +212,30 @@ async fn most_joins_are_reached() {
     }
     // Outer joins that DataFusion removes; NOT IN; a join within a scalar subquery; a key that is an expression.
     assert_eq!(missed.len(), 5, "{missed:#?}");
+}
+
+/// A join whose build side does not fit ends in plain DataFusion; here it begins again in stages, on disk.
+#[tokio::test]
+async fn a_join_that_does_not_fit_begins_again_in_stages() {
+    let folder = tempfile::tempdir().unwrap();
+    let sql = "SELECT count(*), sum(a.value + b.value) FROM range(0, 3000000) a JOIN range(0, 3000000) b ON a.value = b.value";
+    let off = session(folder.path(), AdaptiveMode::Off, 2, 40 << 20);
+    let failed = off.sql(sql, &BTreeMap::new()).await.unwrap().collect().await.unwrap_err();
+    assert_eq!(failed.kind, crate::ErrorKind::Resources, "{failed}");
+    let on = Session::new(SessionConfig {
+        memory_limit: Some(40 << 20),
+        slots: Some(2),
+        spill_dir: folder.path().to_owned(),
+        ..SessionConfig::default()
+    })
+    .unwrap();
+    let query = on.sql(sql, &BTreeMap::new()).await.unwrap().prepare().await.unwrap();
+    let rows = sorted(&query.collect().await.unwrap());
+    assert_eq!(rows, ["3000000|8999997000000"]);
+    let kinds: Vec<_> = query.adaptations().into_iter().map(|a| a.kind).collect();
+    assert!(matches!(kinds[..], [AdaptationKind::RunInStages, AdaptationKind::DivideJoin { .. }]), "{kinds:?}");
+    let plan = query.observe();
+    assert!(plan.nodes.iter().any(|node| node.operator == "ExchangeReaderExec"), "{plan:#?}");
+    drop(query);
+    assert_eq!(on.memory().reserved, 0);
 }

@@ -20,6 +20,17 @@ pub(crate) struct Unit {
     pub(crate) probe_weights: Vec<u64>,
     /// Bytes of the build side.
     pub(crate) build_bytes: u64,
+    pub(crate) method: Method,
+}
+
+/// How a unit is joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Method {
+    Hash,
+    /// The build side of one bucket is too large for a hash table: its rows are divided once more, by other bits of the hash.
+    Redivide,
+    /// Dividing does not make it smaller (few keys have most rows): sorted runs, which spill.
+    SortMerge,
 }
 
 impl Unit {
@@ -37,6 +48,8 @@ pub(crate) struct Limits {
     pub(crate) min_task: u64,
     /// Bytes that one hash table may have.
     pub(crate) build_bytes: u64,
+    /// Build bytes of the bucket that is divided here; none where it is the whole join.
+    pub(crate) parent_bytes: Option<u64>,
 }
 
 /// Work for a row of the build side, in rows of the probe side: measured on joins of integers, 2 to 3.
@@ -86,6 +99,19 @@ pub(crate) fn divide(join: JoinType, left: &[Size], right: &[Size], limits: Limi
         let swapped = cheaper_swapped(bucket);
         let (build, probe) = sides(bucket, swapped);
         let build_weight = build.rows * BUILD_WEIGHT;
+        if build.bytes > limits.build_bytes && build.rows > 1 {
+            let stuck = limits.parent_bytes.is_some_and(|parent| build.bytes > parent / 4 * 3);
+            units.push(Unit {
+                swapped,
+                build: slice_of(bucket, build.rows),
+                probe: vec![slice_of(bucket, probe.rows)],
+                build_weight,
+                probe_weights: vec![probe.rows],
+                build_bytes: build.bytes,
+                method: if stuck { Method::SortMerge } else { Method::Redivide },
+            });
+            continue;
+        }
         if probe.rows > target + target / 4 {
             let slices = split(bucket, probe.rows, probe.rows.div_ceil(target) as usize);
             split_buckets.push(bucket);
@@ -96,6 +122,7 @@ pub(crate) fn divide(join: JoinType, left: &[Size], right: &[Size], limits: Limi
                 probe: slices.into_iter().map(|slice| vec![slice]).collect(),
                 build_weight,
                 build_bytes: build.bytes,
+                method: Method::Hash,
             });
             continue;
         }
@@ -113,6 +140,7 @@ pub(crate) fn divide(join: JoinType, left: &[Size], right: &[Size], limits: Limi
             build_weight: 0,
             probe_weights: vec![0],
             build_bytes: 0,
+            method: Method::Hash,
         });
         unit.build.extend(slice_of(bucket, build.rows));
         unit.probe[0].extend(slice_of(bucket, probe.rows));
@@ -145,6 +173,11 @@ pub(crate) fn makespan(tasks: impl IntoIterator<Item = u64>, slots: usize) -> u6
 }
 
 impl Division {
+    /// Units that are not joined by one hash table.
+    pub(crate) fn oversized(&self) -> usize {
+        self.units.iter().filter(|unit| unit.method != Method::Hash).count()
+    }
+
     /// Expected work by task, builds counted with the first slice.
     pub(crate) fn task_weights(&self) -> Vec<u64> {
         let of = |unit: &Unit| {
@@ -214,7 +247,7 @@ mod tests {
             let hot = |(l, r, hot): &(u64, u64, bool)| if *hot { (l / 100, r * 20) } else { (l / 10, r / 10) };
             let left = sizes(&rows.iter().map(|r| hot(r).0).collect::<Vec<_>>());
             let right = sizes(&rows.iter().map(|r| hot(r).1).collect::<Vec<_>>());
-            let division = divide(join, &left, &right, Limits { slots, min_task, build_bytes: 4000 });
+            let division = divide(join, &left, &right, Limits { slots, min_task, build_bytes: 4000, parent_bytes: None });
             let left_slices = division.units.iter().flat_map(|u| if u.swapped { u.probe.concat() } else { u.build.clone() }).collect::<Vec<_>>();
             let right_slices = division.units.iter().flat_map(|u| if u.swapped { u.build.clone() } else { u.probe.concat() }).collect::<Vec<_>>();
             let (lefts, rights) = (covered(left_slices.iter()), covered(right_slices.iter()));
@@ -248,7 +281,7 @@ mod tests {
         let dimension = sizes(&[100; 64]);
         for (left, right) in [(dimension.clone(), sizes(&rows)), (sizes(&rows), dimension)] {
             for slots in [2, 8, 32] {
-                let limits = Limits { slots, min_task: 1000, build_bytes: u64::MAX };
+                let limits = Limits { slots, min_task: 1000, build_bytes: u64::MAX, parent_bytes: None };
                 let division = divide(JoinType::Full, &left, &right, limits);
                 assert!(division.split_buckets.contains(&17));
                 assert!(slots == 32 || division.split_buckets.len() == 1, "{slots} slots");
