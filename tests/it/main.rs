@@ -8,6 +8,7 @@
     reason = "a failed expectation is what a test is for"
 )]
 
+mod adaptive;
 mod bad_input;
 mod concurrency;
 mod examples;

@@ -49,6 +49,8 @@ pub struct PlannedStep {
     pub schema: SchemaRef,
     /// Rows that statistics expect, where they tell and [`Depth::Physical`] was asked for.
     pub estimated_rows: Option<u64>,
+    /// Joins whose inputs would run as stages before the rest is planned; 0 where only [`Depth::Logical`] was asked for.
+    pub boundaries: u64,
 }
 
 /// How far planning goes.
@@ -230,10 +232,13 @@ impl Binder<'_> {
         if !step.deterministic {
             self.ties(step, &plan);
         }
-        let estimated_rows = match depth {
-            Depth::Logical => None,
+        let (estimated_rows, boundaries) = match depth {
+            Depth::Logical => (None, 0),
             Depth::Physical => match self.session.frame(plan).prepare().await {
-                Ok(prepared) => prepared.observe().nodes.first().and_then(|n| n.estimated_rows),
+                Ok(prepared) => {
+                    let rows = prepared.observe().nodes.first().and_then(|n| n.estimated_rows);
+                    (rows, prepared.boundaries().len() as u64)
+                }
                 Err(error) => {
                     let range = sql_refs::first_word(&step.sql.sql);
                     self.found.push(step.sql.error("sql-plan", range, error.message).maybe_hint(error.hint));
@@ -250,7 +255,7 @@ impl Binder<'_> {
         for check in &step.checks {
             self.check(step, check).await;
         }
-        Some(PlannedStep { name: step.name.clone(), schema, estimated_rows })
+        Some(PlannedStep { name: step.name.clone(), schema, estimated_rows, boundaries })
     }
 
     /// Plans a query down to checked types; errors carry places.

@@ -56,6 +56,8 @@ pub struct StepPreview {
     pub columns: Vec<Column>,
     /// Rows that statistics expect, where they tell.
     pub estimated_rows: Option<u64>,
+    /// Joins whose inputs would run as stages before the rest is planned.
+    pub boundaries: u64,
     /// Where the result goes; none: an intermediate result.
     pub output: Option<OutputPreview>,
     /// Conditions on the result.
@@ -217,6 +219,7 @@ fn preview(step: &Step, planned: &PlannedStep, chosen: &Selection) -> StepPrevie
         reads: step.reads.clone(),
         columns,
         estimated_rows: planned.estimated_rows,
+        boundaries: planned.boundaries,
         output: step.output.as_ref().map(|o| output_preview(o, planned)),
         checks: checks.collect(),
     }

@@ -3,6 +3,7 @@
 //! Every rule looks at the record alone and weighs its finding; the heaviest are kept ([`crate::thresholds`]). A finding that has no
 //! next step a reader can take is not worth one of the few places.
 
+mod changes;
 mod good;
 mod plans;
 mod runs;
@@ -54,6 +55,8 @@ pub enum FindingKind {
     StepDominates,
     /// Planning, or checks and publishing, take much of the run.
     Overhead,
+    /// A query ran out of memory and began again.
+    SecondAttempt,
     /// Slots stood idle.
     IdleSlots,
     /// A large source tells nothing about its rows.
@@ -64,6 +67,8 @@ pub enum FindingKind {
     GoodEstimates,
     /// All slots worked.
     BusySlots,
+    /// A plan was changed in mid-run, and the run was shorter for it.
+    Adapted,
     /// All checks passed.
     ChecksPassed,
     /// Memory was enough, nothing was spilled.
@@ -111,6 +116,7 @@ pub(crate) fn find(record: &RunRecord, comparison: &Comparison, time: &TimeSplit
     let mut found = Vec::new();
     runs::look(&scene, &mut found);
     plans::look(&scene, &mut found);
+    found.extend(changes::second_attempt(&scene));
     // NaN cannot come up (weights are sums of bounded shares); `total_cmp` would order it all the same.
     found.sort_by(|a, b| b.tone.cmp(&a.tone).then(b.weight.total_cmp(&a.weight)));
     found.truncate(MAX_FINDINGS);

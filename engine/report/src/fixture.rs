@@ -176,6 +176,97 @@ fn routes() -> StepRecord {
     step
 }
 
+/// A join that was divided because of one hot key.
+pub(crate) fn divided() -> Adaptation {
+    let mut after: Vec<u64> = (0..29).map(|i| 10_500 - 20 * i).collect();
+    after.extend([9_200, 7_400, 1_776]);
+    Adaptation {
+        at_us: 620_000,
+        stage: 1,
+        operator: Some(3),
+        kind: AdaptationKind::DivideJoin {
+            on: vec!["flights.carrier = airlines.carrier".to_owned()],
+            units: 12,
+            split_buckets: 1,
+            swapped_units: 2,
+            oversized_units: 0,
+        },
+        because: AdaptationReason::HotBuckets { largest_rows: 301_000, median_rows: 2_300 },
+        before: vec![300_032, 14_776, 12_000, 10_000],
+        predicted_before: 300_032,
+        predicted_after: 84_400,
+        hot_keys: vec![
+            HotKey { exchange: 1, key: Some(vec!["UA".to_owned()]), share: 0.89 },
+            HotKey { exchange: 1, key: None, share: 0.012 },
+        ],
+        cost_us: 38_000,
+        task_cpu_us: after.iter().map(|rows| rows * 15 / 10).collect(),
+        after,
+    }
+}
+
+/// As [`record`], with changes in mid-run: the join of the first step was divided, one of the second became a broadcast after the query
+/// had run out of memory and begun again.
+pub(crate) fn adapted() -> RunRecord {
+    let mut run = record();
+    let join =
+        "join_type=Left, on=[(carrier@1, carrier@0)], units=12, tasks=32, split_buckets=1, swapped_units=2, slots=4";
+    let reader =
+        |parent, detail: &str, rows| node(Some(parent), "ExchangeReaderExec", detail, Some(rows), rows, 30_000);
+    let mut hot =
+        reader(1, "exchange=1, buckets=64, partitions=Hash([carrier@1], 4), rows=336776, bytes=30309840", 336_776);
+    hot.partitions = [300_000, 12_000, 14_776, 10_000].map(|rows| PartitionRecord { rows, elapsed_us: 1 }).to_vec();
+    let mut divided_join = node(Some(0), "AdaptiveJoinExec", join, Some(336_776), 336_776, 480_000);
+    divided_join.partitions =
+        [200_000, 62_000, 64_776, 10_000].map(|rows| PartitionRecord { rows, elapsed_us: 1 }).to_vec();
+    let mut scan = node(Some(4), "DataSourceExec", "file_type=parquet", None, 336_776, 210_000);
+    scan.bytes = Some(5_047_757);
+    run.steps[0].plan = Some(PlanRecord {
+        nodes: vec![
+            node(None, "CoalescePartitionsExec", "", Some(336_776), 336_776, 9_000),
+            divided_join,
+            reader(1, "exchange=0, buckets=64, partitions=Hash([carrier@0], 4), rows=16, bytes=1600", 16),
+            node(
+                Some(2),
+                "DataSourceExec",
+                "file_groups={1 group: [[data/airlines.parquet]]}, file_type=parquet",
+                None,
+                16,
+                900,
+            ),
+            hot,
+            scan,
+        ],
+    });
+    run.steps[0].checks.clear();
+    run.steps[0].adaptations = vec![divided()];
+    let plain = Adaptation {
+        at_us: 0,
+        stage: 0,
+        operator: None,
+        kind: AdaptationKind::RunInStages,
+        because: AdaptationReason::MemoryExhausted {
+            message: "out of memory: HashJoinInput asked for 310 MiB".to_owned(),
+        },
+        before: Vec::new(),
+        after: Vec::new(),
+        predicted_before: 0,
+        predicted_after: 0,
+        hot_keys: Vec::new(),
+        cost_us: 0,
+        task_cpu_us: Vec::new(),
+    };
+    let broadcast = Adaptation {
+        at_us: 90_000,
+        kind: AdaptationKind::Broadcast { on: vec!["a.origin = b.faa".to_owned()] },
+        because: AdaptationReason::BuildSideSmall { rows: 224, bytes: 9_100, expected_rows: Some(20_000_000) },
+        cost_us: 1_200,
+        ..plain.clone()
+    };
+    run.steps[1].adaptations = vec![plain, broadcast];
+    run
+}
+
 /// A run that succeeded.
 pub(crate) fn record() -> RunRecord {
     RunRecord {

@@ -9,7 +9,8 @@
 //! | `findings[]` | `kind`, `tone` (`warning`, `note`, `good`), `what`, `place` (`step`, `node`, `name`), `next`, `weight`; most important first |
 //! | `comparison` | `earlier_runs`, `runs[]` (this run first: `id`, `started_at`, `wall_us`, `cpu_us`, `rows`, `delta`, `changed[]`), `median_wall_us`, `spread_wall_us`, `median_rows`, `delta`, `beyond_noise`, `changed[]`, `changed_sources[]`, `steps[]` (`step`, `wall_us`, `median_wall_us`, `runs`, `delta`) |
 //! | `time` | `total_us`, `lines[]` (`kind`, `step`, `node`, `operator`, `wall_us`, `share`, `elapsed_us`), largest first |
-//! | `steps[]` | aligned with `run.steps`: `name`, `share` of the run, `nodes[]` aligned with the nodes of its plan |
+//! | `steps[]` | aligned with `run.steps`: `name`, `share` of the run, `nodes[]` aligned with the nodes of its plan, `adaptations[]` aligned with its `adaptations` |
+//! | `steps[].adaptations[]` | `what` and `because` in words, `predicted_gain` (expected time before ÷ after), `measured` (`tasks`, `total_us`, `longest_us`, `spans[]`: `slots`, `makespan_us`, `ideal_us`, `ratio`; thread CPU time) |
 //! | `steps[].nodes[]` | `depth` in the tree, `step_share` and `run_share` of the time, attributed `wall_us`, `q_error`, `q_error_at_least`, `skew` |
 //! | `run` | the record, whole, as the history keeps it |
 
@@ -17,6 +18,7 @@ use serde::Serialize;
 use sparklet_history::{RunRecord, StepRecord};
 
 use crate::Report;
+use crate::adaptation::Adapted;
 use crate::compare::Comparison;
 use crate::findings::Finding;
 use crate::plan::{Shape, q_error};
@@ -40,6 +42,7 @@ struct Document<'a> {
 struct Step<'a> {
     name: &'a str,
     share: f64,
+    adaptations: Vec<Adapted>,
     nodes: Vec<Node>,
 }
 
@@ -95,5 +98,7 @@ fn derive<'a>(report: &Report<'_>, number: usize, step: &'a StepRecord) -> Step<
             });
         }
     }
-    Step { name: &step.name, share: share(step.wall_us, report.time.total_us), nodes }
+    let slots = report.record.slots;
+    let adaptations = step.adaptations.iter().map(|a| Adapted::new(a, slots)).collect();
+    Step { name: &step.name, share: share(step.wall_us, report.time.total_us), adaptations, nodes }
 }

@@ -17,9 +17,10 @@
 //! **Stable:** the field names of the JSON form ([`json`] lists them; fields may be added, [`json::REPORT_VERSION`] rises when one
 //! changes its meaning or goes away). **Not stable:** the wording and layout of the text form, and which findings are picked.
 //!
-//! Reading order: [`compare`] (which earlier runs count), [`timing`] (where the time went), [`findings`] (what matters, by the
+//! Reading order: [`compare`] (which earlier runs count), [`timing`] (where the time went), [`adaptation`] (what was changed in mid-run), [`findings`] (what matters, by the
 //! [`thresholds`]), [`verdict`]; then the two renderers, [`text`] and [`json`].
 
+pub mod adaptation;
 pub mod compare;
 pub mod findings;
 pub mod human;
@@ -38,6 +39,7 @@ mod tests;
 
 use sparklet_history::RunRecord;
 
+pub use adaptation::Adapted;
 pub use compare::{Change, Comparison, Earlier};
 pub use findings::{Finding, FindingKind, Place, Tone};
 pub use text::TextOptions;

@@ -65,3 +65,50 @@ pub(crate) fn is_join(node: &NodeRecord) -> bool {
 pub(crate) fn is_leaf(shape: &Shape, node: usize) -> bool {
     shape.children.get(node).is_none_or(Vec::is_empty)
 }
+
+/// True for operators that read what a stage left, which ran before: the plan below them.
+pub(crate) fn is_exchange_reader(node: &NodeRecord) -> bool {
+    node.operator == "ExchangeReaderExec"
+}
+
+/// True for joins that were divided in mid-run, for what they read, and for what takes their rows as they come. The partitions of the
+/// join are slots, which take tasks until none is left, those of its inputs slices: neither says anything of skew.
+pub(crate) fn is_shared_out(plan: &PlanRecord, shape: &Shape, node: usize) -> bool {
+    feeds_divided_join(plan, node) || follows_divided_join(plan, shape, node)
+}
+
+fn is_divided_join(node: &NodeRecord) -> bool {
+    node.operator == "AdaptiveJoinExec"
+}
+
+fn feeds_divided_join(plan: &PlanRecord, node: usize) -> bool {
+    let mut at = node;
+    while let Some(record) = plan.nodes.get(at) {
+        if is_divided_join(record) {
+            return true;
+        }
+        // A reader further up is that of another stage.
+        let passes = record.operator == "ProjectionExec" || (at == node && is_exchange_reader(record));
+        match record.parent.and_then(|p| usize::try_from(p).ok()).filter(|p| passes && *p < at) {
+            Some(above) => at = above,
+            None => return false,
+        }
+    }
+    false
+}
+
+fn follows_divided_join(plan: &PlanRecord, shape: &Shape, node: usize) -> bool {
+    let mut at = node;
+    while let Some(record) = plan.nodes.get(at) {
+        if is_divided_join(record) {
+            return true;
+        }
+        // A repartition has partitions of its own.
+        let passes = record.operator != "RepartitionExec" && !is_exchange_reader(record);
+        match shape.children.get(at).map(Vec::as_slice) {
+            Some([only]) if passes => at = *only,
+            _ => return false,
+        }
+    }
+    false
+}

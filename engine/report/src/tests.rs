@@ -2,7 +2,7 @@ use insta::assert_snapshot;
 use proptest::prelude::*;
 use sparklet_history::*;
 
-use crate::fixture::{check, earlier, node, record, start, step};
+use crate::fixture::{adapted, check, divided, earlier, node, record, start, step};
 use crate::human::width;
 use crate::*;
 
@@ -73,6 +73,51 @@ fn a_failed_run_in_ascii() {
 }
 
 #[test]
+fn changes_in_mid_run_at_100_columns() {
+    assert_snapshot!(text(&adapted(), &NONE, 100));
+}
+
+#[test]
+fn changes_in_mid_run_in_ascii() {
+    let run = adapted();
+    let text = Report::new(&run, NONE).to_text(&TextOptions { width: 60, unicode: false, ..TextOptions::default() });
+    assert!(text.is_ascii(), "{text}");
+    let (_, section) = text.split_once("Changed in mid-run").unwrap();
+    let (section, _) = section.split_once("Plan of").unwrap();
+    assert_snapshot!(section);
+}
+
+#[test]
+fn a_long_list_of_sizes_says_that_it_may_go_on() {
+    let mut run = adapted();
+    let adaptation = &mut run.steps[0].adaptations[0];
+    adaptation.after = vec![5_000; 64];
+    adaptation.task_cpu_us.clear();
+    let page = text(&run, &NONE, 100);
+    assert!(page.contains("64 tasks or more") && page.contains("59 more"), "{page}");
+    assert!(!page.contains("measured:"), "no task has ended");
+    run.steps[0].adaptations[0].task_cpu_us = vec![700; 90];
+    let page = text(&run, &NONE, 100);
+    assert!(page.contains("90 tasks") && page.contains("85 more"), "{page}");
+}
+
+#[test]
+fn json_has_what_is_derived_of_changes() {
+    let run = adapted();
+    let json = Report::new(&run, NONE).to_json().unwrap();
+    let adaptations = |step: usize| json["steps"][step]["adaptations"].as_array().unwrap().clone();
+    assert_eq!((adaptations(0).len(), adaptations(1).len()), (1, 2));
+    let divided = &adaptations(0)[0];
+    assert!(divided["what"].as_str().unwrap().contains("flights.carrier = airlines.carrier"), "{divided}");
+    assert!((divided["predicted_gain"].as_f64().unwrap() - 300_032.0 / 84_400.0).abs() < 1e-9);
+    let spans = divided["measured"]["spans"].as_array().unwrap();
+    assert_eq!(spans.iter().map(|s| s["slots"].as_u64().unwrap()).collect::<Vec<_>>(), [4, 8, 32]);
+    assert!(spans.iter().all(|s| s["makespan_us"].as_u64() >= s["ideal_us"].as_u64()));
+    assert!(adaptations(1)[0]["measured"].is_null() && adaptations(1)[0]["predicted_gain"].is_null());
+    assert_eq!(json["run"]["steps"][0]["adaptations"][0]["before"][0], 300_032);
+}
+
+#[test]
 fn verdicts() {
     let run = record();
     let mut lines = Vec::new();
@@ -107,6 +152,13 @@ fn verdicts() {
     part.steps[0].outcome = Outcome::Skipped;
     part.steps[0].output = None;
     say("selected", &part, &earlier(&[2_000_000]));
+    say("changed in mid-run", &adapted(), &earlier(&[2_000_000]));
+    let mut one = record();
+    one.steps[0].adaptations = vec![divided()];
+    say("changed once", &one, &NONE);
+    one.steps[0].adaptations[0].because = AdaptationReason::Forced;
+    one.steps[0].adaptations[0].predicted_after = one.steps[0].adaptations[0].predicted_before;
+    say("forced for nothing", &one, &NONE);
     lines.push(format!("nothing known: {}", verdict_alone(&record())));
     assert_snapshot!(lines.join("\n"), @"
     first: succeeded in 2.31 s; first run of `flights` that is remembered; 2 outputs, 337,000 rows
@@ -121,6 +173,9 @@ fn verdicts() {
     check: stopped by a check after 2.31 s in step `enriched`: `distance_known` does not hold (1,500 of 336,776 rows); nothing was published
     cancelled: cancelled after 2.31 s in step `routes`; 1 output was published before
     selected: succeeded in 2.31 s; none of the earlier runs compares with it; 1 output, 224 rows (1 of 2 steps)
+    changed in mid-run: succeeded in 2.31 s, 16 % slower than the run before (too few runs to tell from noise); 3 changes in mid-run; 2 outputs, 337,000 rows
+    changed once: succeeded in 2.31 s; first run of `flights` that is remembered; 1 change in mid-run; 2 outputs, 337,000 rows
+    forced for nothing: succeeded in 2.31 s; first run of `flights` that is remembered; 2 outputs, 337,000 rows
     nothing known: succeeded in 2.31 s; 2 outputs, 337,000 rows
     ");
 }
@@ -254,6 +309,14 @@ fn each_finding_needs_its_reason() {
         Some(1),
         "where it came up, not where it was passed on"
     );
+    let staged = vec![
+        node(None, "HashJoinExec", "", Some(20_000), 20_000, 1),
+        node(Some(0), "ExchangeReaderExec", "", Some(20_000), 20_000, 1),
+        node(Some(1), "A", "", Some(5), 20_000, 1),
+    ];
+    assert!(!with(&|r| plan(r, staged.clone())).contains(&Estimate), "the join was planned from what the stage left");
+    assert!(with(&|r| r.steps[1].adaptations = vec![divided()]).contains(&Adapted));
+    assert!(with(&|r| r.steps[1].adaptations = adapted().steps[1].adaptations.clone()).contains(&SecondAttempt));
     let sure = vec![node(None, "A", "", Some(5), 5, 1); 5];
     assert!(with(&|r| plan(r, sure.clone())).contains(&GoodEstimates));
     let mut cut = node(None, "A", "", Some(20_000), 5, 1);
@@ -263,6 +326,18 @@ fn each_finding_needs_its_reason() {
     let mut uneven = node(None, "A", "", None, 100_000, 800_000);
     uneven.partitions = [90_000, 5_000, 5_000].map(|rows| PartitionRecord { rows, elapsed_us: 1 }).to_vec();
     assert!(with(&|r| plan(r, vec![uneven.clone()])).contains(&Skew));
+    let read_by = |join: &str| {
+        let read = NodeRecord { parent: Some(0), operator: "ExchangeReaderExec".to_owned(), ..uneven.clone() };
+        vec![node(None, join, "", None, 100_000, 1), read]
+    };
+    assert!(with(&|r| plan(r, read_by("HashJoinExec"))).contains(&Skew));
+    assert!(!with(&|r| plan(r, read_by("AdaptiveJoinExec"))).contains(&Skew), "its slots share the slices");
+    let above = |operator: &str| {
+        let aggregate = NodeRecord { operator: operator.to_owned(), ..uneven.clone() };
+        vec![aggregate, node(Some(0), "AdaptiveJoinExec", "", None, 100_000, 1)]
+    };
+    assert!(!with(&|r| plan(r, above("AggregateExec"))).contains(&Skew), "nor is what takes its rows as they come");
+    assert!(with(&|r| plan(r, above("RepartitionExec"))).contains(&Skew));
     uneven.elapsed_us = 10;
     assert!(
         !with(&|r| plan(r, vec![uneven.clone(), node(Some(0), "B", "", None, 1, 800_000)])).contains(&Skew),
@@ -332,6 +407,11 @@ fn hostile_names_do_not_reach_the_terminal() {
     nodes[2].operator = evil.to_owned();
     nodes[2].detail = evil.to_owned();
     run.steps[1].error.as_mut().unwrap().message = evil.to_owned();
+    let mut changed = adapted().steps[1].adaptations[0].clone();
+    changed.because = AdaptationReason::MemoryExhausted { message: evil.to_owned() };
+    changed.kind = AdaptationKind::Broadcast { on: vec![evil.to_owned()] };
+    changed.hot_keys = vec![HotKey { exchange: 0, key: Some(vec![evil.to_owned()]), share: 1.0 }];
+    run.steps[0].adaptations = vec![changed];
     for text in [text(&run, &NONE, 100), verdict(&run, NONE)] {
         assert!(!text.chars().any(|c| c.is_control() && c != '\n') && !text.contains('\u{202e}'), "{text}");
         assert!(!text.lines().any(|l| l.starts_with("fake line")), "{text}");
@@ -410,21 +490,66 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
     proptest::sample::select(vec![Succeeded, Failed, CheckFailed, Cancelled, TimedOut, Skipped])
 }
 
+fn any_adaptation() -> impl Strategy<Value = Adaptation> {
+    let sizes = || proptest::collection::vec(any::<u64>(), 0..70);
+    let kind = (0_u8..4, "\\PC{0,30}", any::<[u32; 4]>()).prop_map(|(kind, on, n)| match kind {
+        0 => AdaptationKind::DivideJoin {
+            on: vec![on],
+            units: n[0],
+            split_buckets: n[1],
+            swapped_units: n[2],
+            oversized_units: n[3],
+        },
+        1 => AdaptationKind::Broadcast { on: vec![on] },
+        2 => AdaptationKind::SkipEmpty { on: Vec::new() },
+        _ => AdaptationKind::RunInStages,
+    });
+    let because = (0_u8..5, "\\PC{0,30}", any::<[u64; 2]>(), any::<Option<u64>>()).prop_map(
+        |(because, message, n, expected_rows)| match because {
+            0 => AdaptationReason::HotBuckets { largest_rows: n[0], median_rows: n[1] },
+            1 => AdaptationReason::BuildSideSmall { rows: n[0], bytes: n[1], expected_rows },
+            2 => AdaptationReason::MemoryExhausted { message },
+            3 => AdaptationReason::InputEmpty,
+            _ => AdaptationReason::Forced,
+        },
+    );
+    (kind, because, sizes(), sizes(), sizes(), any::<[u64; 4]>(), any::<u32>(), 0.0_f64..1.0).prop_map(
+        |(kind, because, before, after, task_cpu_us, n, stage, share)| Adaptation {
+            at_us: n[0],
+            stage,
+            operator: None,
+            kind,
+            because,
+            before,
+            after,
+            predicted_before: n[1],
+            predicted_after: n[2],
+            hot_keys: vec![HotKey { exchange: stage, key: Some(vec!["\u{202e}".to_owned()]), share }],
+            cost_us: n[3],
+            task_cpu_us,
+        },
+    )
+}
+
 fn any_step() -> impl Strategy<Value = StepRecord> {
     let plan =
         proptest::option::of(proptest::collection::vec(any_node(), 0..12).prop_map(|nodes| PlanRecord { nodes }));
-    (any_outcome(), "\\PC{0,30}", any::<[u64; 8]>(), plan, any::<(bool, bool, Option<u64>, Option<u64>, bool)>())
-        .prop_map(|(outcome, name, n, plan, (passed, blocking, rows, failed_rows, published))| {
+    let adaptations = proptest::collection::vec(any_adaptation(), 0..3);
+    let n = (any::<[u64; 8]>(), any::<(bool, bool, Option<u64>, Option<u64>, bool)>());
+    (any_outcome(), "\\PC{0,30}", n, plan, adaptations).prop_map(
+        |(outcome, name, (n, (passed, blocking, rows, failed_rows, published)), plan, adaptations)| {
             let mut made = step(&name, 0, n[0]);
             (made.wall_us, made.cpu_us, made.planning_us, made.execution_us) = (n[1], n[2], n[3], n[4]);
             (made.checks_us, made.publish_us, made.peak_memory_bytes) = (n[5], n[6], n[7]);
             made.outcome = outcome;
             made.plan = plan;
+            made.adaptations = adaptations;
             made.checks = vec![CheckRecord { rows, failed_rows, tolerate: 0.25, ..check(&name, passed, blocking) }];
             made.output =
                 record().steps[1].output.clone().map(|o| OutputRecord { rows: n[0], bytes: n[1], published, ..o });
             made
-        })
+        },
+    )
 }
 
 fn any_record() -> impl Strategy<Value = RunRecord> {

@@ -1,8 +1,9 @@
 //! The report as text, for a terminal or a log: readable without colour, aligned for a width.
 //!
 //! Order: what it was, the verdict, errors with their hints, findings; then steps, outputs, checks, notes; where the time went; the
-//! plans; decisions; sources; earlier runs; what it ran on.
+//! changes in mid-run and plans; decisions; sources; earlier runs; what it ran on.
 
+mod adaptations;
 mod overview;
 mod past;
 mod tree;
@@ -108,6 +109,7 @@ pub(crate) fn render(report: &Report<'_>, options: &TextOptions) -> String {
     overview::checks(&mut page, report.record);
     overview::notes(&mut page, report.record);
     overview::time(&mut page, report);
+    adaptations::adaptations(&mut page, report);
     tree::plans(&mut page, report);
     overview::decisions(&mut page, report.record);
     past::sources(&mut page, report);

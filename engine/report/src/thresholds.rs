@@ -96,5 +96,8 @@ pub const ROWS_CHANGE: f64 = 0.5;
 /// Skew from which a plan node tells of its partitions.
 pub const SHOW_SKEW: f32 = 1.5;
 
+/// Expected time before ÷ after from which a change in mid-run that was forced is worth a word; others were weighed when they were made.
+pub const ADAPTATION_GAIN: f64 = 1.2;
+
 /// Operators listed in "where the time went".
 pub const TOP_OPERATORS: usize = 10;

@@ -20,7 +20,9 @@ pub fn verdict_alone(record: &RunRecord) -> String {
 pub(crate) fn sentence(record: &RunRecord, comparison: &Comparison) -> String {
     let took = duration(record.wall_us, true);
     match record.outcome {
-        Outcome::Succeeded => format!("succeeded in {took}{}; {}", beside(record, comparison), came_out(record)),
+        Outcome::Succeeded => {
+            format!("succeeded in {took}{}{}; {}", beside(record, comparison), adapted(record), came_out(record))
+        }
         Outcome::Failed => format!("failed after {took}{}{}", at_step(record), published_before(record)),
         Outcome::CheckFailed => {
             format!("stopped by a check after {took}{}{}", failed_check(record), published_before(record))
@@ -67,6 +69,13 @@ fn beside(record: &RunRecord, comparison: &Comparison) -> String {
         text.push_str(&format!("; {} changed since", join_words(&changed)));
     }
     text
+}
+
+fn adapted(record: &RunRecord) -> String {
+    match crate::adaptation::count_of(record) {
+        0 => String::new(),
+        n => format!("; {} in mid-run", plural(n, "change", "changes")),
+    }
 }
 
 fn came_out(record: &RunRecord) -> String {

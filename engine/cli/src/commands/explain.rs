@@ -1,4 +1,7 @@
-//! `sparklet explain`: the plan of a step or a query, what is known of it, and what was decided, without running it.
+//! `sparklet explain`: the plan of a step or a query, what is known of it, what was decided, and where it would be cut into stages,
+//! without running it.
+
+mod stages;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,6 +16,7 @@ use sparklet_history::{
 use sparklet_pipeline::preview;
 use sparklet_report::human;
 
+use self::stages::Stages;
 use super::shared::{self, Subject};
 use super::sql;
 use crate::console::{Console, Look};
@@ -28,7 +32,7 @@ const SEEN: usize = 100;
 /// Characters of a fingerprint that are shown.
 const SHORT: usize = 8;
 
-/// Show the plan of a step or a query with what history knows of it, and what was decided; nothing runs
+/// Show the plan of a step or a query with what history knows of it, what was decided, and where it is cut into stages; nothing runs
 #[derive(Debug, Args)]
 #[command(override_usage = "sparklet explain [OPTIONS] <PIPELINE> <STEP>\n       sparklet explain [OPTIONS] -c <SQL>")]
 pub struct Arguments {
@@ -77,6 +81,7 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
     };
     let observed = query.observe_with_texts();
     let seen = evidence(&observed.plan, query.session(), &settings, console);
+    let stages = Stages::new(query.boundaries(), &observed.plan, query.session().adaptive());
     let look = console.out_look();
     match arguments.format {
         Form::Json => {
@@ -94,6 +99,7 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
             });
             let value = json!({
                 "decisions": query.decisions(),
+                "adaptive": stages,
                 "planning_us": query.planning_time().as_micros() as u64,
                 "nodes": nodes.collect::<Vec<Value>>(),
             });
@@ -103,6 +109,7 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
             for decision in query.decisions() {
                 writeln!(console.out(), "{}", decided(decision))?;
             }
+            write!(console.out(), "{}", stages.text())?;
             let took = human::duration(query.planning_time().as_micros() as u64, look.unicode);
             writeln!(console.out(), "planned in {took}\n")?;
             grid(&observed.plan, &seen, look).write(console.out(), Format::Table, look)?;

@@ -91,6 +91,10 @@ fn describe(step: &StepPreview, look: Look, text: &mut String) {
     if let Some(rows) = step.estimated_rows {
         line("rows", format!("about {} (from statistics)", human::count(rows)));
     }
+    if step.boundaries > 0 {
+        let joins = human::plural(step.boundaries, "join", "joins");
+        line("stages", format!("the inputs of {joins} run first and are measured (see `sparklet explain`)"));
+    }
     let columns: Vec<String> = step.columns.iter().map(|c| format!("{} {}", c.name, c.data_type)).collect();
     line("columns", columns.join(", "));
     for change in step.output.iter().flat_map(|o| o.changes.iter().flatten()) {
@@ -140,6 +144,7 @@ mod tests {
                     reads: vec!["orders".to_owned()],
                     columns: vec![Column { name: "id".to_owned(), data_type: "Int64".to_owned() }],
                     estimated_rows: None,
+                    boundaries: 0,
                     output: None,
                     checks: Vec::new(),
                 },
@@ -152,6 +157,7 @@ mod tests {
                         Column { name: "total".to_owned(), data_type: "Float64".to_owned() },
                     ],
                     estimated_rows: Some(12_000),
+                    boundaries: 2,
                     output: Some(OutputPreview {
                         location: "out/totals".to_owned(),
                         format: "parquet",
@@ -187,6 +193,7 @@ mod tests {
               reads    ← clean, customers
               output   out/totals (parquet folder by day, replaces what is there)
               rows     about 12,000 (from statistics)
+              stages   the inputs of 2 joins run first and are measured (see `sparklet explain`)
               columns  id Int64, total Float64
               changes  adds column `total` (Float64)
               changes  removes column `sum`

@@ -154,6 +154,29 @@ fn paths_start_where_they_were_written() {
 }
 
 #[test]
+fn each_rule_of_adaptive_execution_has_a_switch() {
+    let default = StateDefault { project: None, pipeline: None, cwd: "/cwd".into() };
+    let adaptive = |layers: &[Layer]| Settings::new(resolve(layers).unwrap(), &default).unwrap().session().adaptive;
+    assert_eq!(adaptive(&[]), sparklet_core::AdaptiveSettings::default(), "the table and the library agree");
+    let layers = [
+        layer(Origin::Pipeline, &[("adaptive_split_skew", "off"), ("adaptive_memory", "off")]),
+        layer(Origin::Environment, &[("adaptive_broadcast", "off"), ("adaptive_memory", "on")]),
+        layer(Origin::Flag, &[("adaptive", "force"), ("adaptive_skip_empty", "off"), ("adaptive_min_rows", "1000")]),
+    ];
+    let wanted = sparklet_core::AdaptiveSettings {
+        mode: sparklet_core::AdaptiveMode::Force,
+        split_skew: false,
+        broadcast: false,
+        skip_empty: false,
+        memory: true,
+        min_rows: 1000,
+    };
+    assert_eq!(adaptive(&layers), wanted);
+    assert!(said(&[layer(Origin::Flag, &[("adaptive_memory", "false")])]).contains("write one of"));
+    assert!(said(&[layer(Origin::Flag, &[("adaptive_min_rows", "0")])]).contains("whole number from 1"));
+}
+
+#[test]
 fn records_leave_out_defaults_and_looks() {
     let layers = [
         layer(Origin::Flag, &[("color", "never"), ("slots", "2")]),

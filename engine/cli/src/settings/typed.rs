@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sparklet_core::memory::usable_memory;
-use sparklet_core::{AdaptiveMode, AdaptiveSettings, SessionConfig};
+use sparklet_core::{AdaptiveSettings, SessionConfig};
 use sparklet_pipeline::failed::Retention;
 
 use super::resolve::InForce;
@@ -65,8 +65,8 @@ pub struct Settings {
     pub timeout: Option<Duration>,
     /// What history is used for.
     pub learning: Learning,
-    /// Whether plans may change in mid-run.
-    pub adaptive: AdaptiveMode,
+    /// Whether plans may change in mid-run, by which rules.
+    pub adaptive: AdaptiveSettings,
     /// Environment of runs.
     pub environment: String,
     /// State folder, absolute.
@@ -89,6 +89,7 @@ impl Settings {
         let absolute = |path: PathBuf| if path.is_absolute() { path } else { state.cwd.join(path) };
         let folder = absolute(in_force.path("state").unwrap_or_else(|| state.folder()));
         let text = |name: &str| in_force.text(name).to_owned();
+        let on = |name: &str| in_force.text(name) == "on";
         Ok(Self {
             memory: value::memory(&text("memory"))?,
             slots: value::slots(&text("slots"))?,
@@ -100,7 +101,14 @@ impl Settings {
                 "observe" => Learning::Observe,
                 _ => Learning::On,
             },
-            adaptive: text("adaptive").parse()?,
+            adaptive: AdaptiveSettings {
+                mode: text("adaptive").parse()?,
+                split_skew: on("adaptive_split_skew"),
+                broadcast: on("adaptive_broadcast"),
+                skip_empty: on("adaptive_skip_empty"),
+                memory: on("adaptive_memory"),
+                min_rows: value::count(&text("adaptive_min_rows"))?,
+            },
             environment: text("environment"),
             max_age: value::optional(&text("history.max_age"), value::duration)?,
             max_runs: value::optional(&text("history.max_runs"), value::count)?,
@@ -147,7 +155,7 @@ impl Settings {
                 Learning::Off => sparklet_optimizer::Learning::Off,
                 Learning::On | Learning::Observe => sparklet_optimizer::Learning::On,
             },
-            adaptive: AdaptiveSettings { mode: self.adaptive, ..AdaptiveSettings::default() },
+            adaptive: self.adaptive.clone(),
             ..SessionConfig::default()
         }
     }

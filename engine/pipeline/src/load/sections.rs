@@ -40,13 +40,28 @@ pub(crate) fn settings(top: &Section<'_, '_>) -> (BTreeMap<String, String>, Opti
     section.integer("slots", 1..=65_536);
     section.integer("batch_size", 1..=(1 << 24));
     section.one_of("learning", &[("on", ()), ("observe", ()), ("off", ())]);
-    section.one_of("adaptive", &[("on", ()), ("off", ()), ("force", ())]);
+    switch(&section, "adaptive", &[("on", ()), ("off", ()), ("force", ())]);
+    for rule in ["adaptive_split_skew", "adaptive_broadcast", "adaptive_skip_empty", "adaptive_memory"] {
+        switch(&section, rule, &[("on", ()), ("off", ())]);
+    }
+    section.integer("adaptive_min_rows", 1..=i64::MAX);
     section.string("spill_dir");
     if let Some(environment) = section.string("environment") {
         top.walk().check_name("the environment", &environment.value, environment.span);
     }
     let timeout = section.duration("timeout");
     (settings, timeout)
+}
+
+/// Checks a word that is `on` or `off`, among others: for a truth value the hint is the word that it means.
+fn switch(section: &Section<'_, '_>, key: &str, words: &[(&str, ())]) {
+    if let Some(DeValue::Boolean(truth)) = section.value(key).map(|v| v.get_ref()) {
+        let word = if *truth { "on" } else { "off" };
+        let message = format!("`{key}` in `[settings]` is a word, not a boolean");
+        section.bad("wrong-type", key, message, format!("write `{key} = \"{word}\"`"));
+    } else {
+        section.one_of(key, words);
+    }
 }
 
 fn flatten(walk: &Walk<'_>, prefix: &str, table: &DeTable<'_>, out: &mut BTreeMap<String, String>) {

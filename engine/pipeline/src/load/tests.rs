@@ -61,6 +61,8 @@ description = "orders of a day"
 [settings]
 memory = "2GiB"
 slots = 2
+adaptive_split_skew = "off"
+adaptive_min_rows = 1_000_000
 "datafusion.execution.batch_size" = 4096
 datafusion.optimizer.prefer_hash_join = false
 timeout = "1h"
@@ -120,6 +122,8 @@ fn a_whole_definition() {
     assert_eq!(
         settings,
         [
+            "adaptive_min_rows=1000000",
+            "adaptive_split_skew=off",
             "datafusion.execution.batch_size=4096",
             "datafusion.optimizer.prefer_hash_join=false",
             "memory=2GiB",
@@ -162,11 +166,11 @@ fn a_whole_definition() {
 #[test]
 fn later_sections_are_notes_and_unset_variables_in_them_warnings() {
     insta::assert_snapshot!(said(WHOLE, &[("enriched.sql", ENRICHED)]), @r###"
-    pipeline.toml:27:2: note[later]: `[schedule]` takes effect with the service: this run is not repeated by itself
-    pipeline.toml:32:2: note[later]: `[retry]` takes effect with the service: a failed step is not tried again
-    pipeline.toml:41:1: note[later]: `incremental` takes effect with the service: steps read all rows, and `replace_interval` replaces the partitions that the result has
-    pipeline.toml:51:2: note[later]: `[notify]` takes effect with the service: nobody is told
-    pipeline.toml:53:12: warning[unset-variable]: the environment variable `ORDERS_HOOK` is not set / set it, or give a default: `${ORDERS_HOOK:-…}`
+    pipeline.toml:29:2: note[later]: `[schedule]` takes effect with the service: this run is not repeated by itself
+    pipeline.toml:34:2: note[later]: `[retry]` takes effect with the service: a failed step is not tried again
+    pipeline.toml:43:1: note[later]: `incremental` takes effect with the service: steps read all rows, and `replace_interval` replaces the partitions that the result has
+    pipeline.toml:53:2: note[later]: `[notify]` takes effect with the service: nobody is told
+    pipeline.toml:55:12: warning[unset-variable]: the environment variable `ORDERS_HOOK` is not set / set it, or give a default: `${ORDERS_HOOK:-…}`
     "###);
 }
 
@@ -179,6 +183,10 @@ sorces = {}
 memory = "2XB"
 slots = 0
 learning = "yes"
+adaptive = "always"
+adaptive_broadcast = "of"
+adaptive_skip_empty = false
+adaptive_min_rows = 0
 [sources.a]
 pth = "a.csv"
 [sources.b]
@@ -209,25 +217,29 @@ checks = [ { nam = "x", expr = "a > 1", tolerate = 2 }, { name = "y" }, { name =
     pipeline.toml:5:10: error[bad-size]: `memory` in `[settings]`, `2XB`, has the unknown unit `XB` / give a size like `2GiB`, or a share like `70%`
     pipeline.toml:6:9: error[out-of-range]: `slots` in `[settings]` is out of range / from 1 to 65536
     pipeline.toml:7:12: error[bad-value]: `learning` in `[settings]` cannot be `yes` / one of `on`, `observe`, `off`
-    pipeline.toml:9:1: error[unknown-key]: unknown key `pth` in `[sources.a]` / did you mean `path`?
-    pipeline.toml:11:8: error[wrong-type]: `path` in `[sources.b]` must be a string, but is an integer / write it in quotes: `"3"`
-    pipeline.toml:12:10: error[wrong-type]: `header` in `[sources.b]` must be a boolean, but is a string / write it without quotes: `true`
-    pipeline.toml:13:13: error[bad-value]: `delimiter` in `[sources.b]` must be one ASCII character, not `;;` / write one character, e.g. `";"` or `"\t"`
-    pipeline.toml:16:1: error[wrong-option]: `header` in `[sources.c]` is for CSV sources / remove it
-    pipeline.toml:17:1: error[wrong-option]: `infer_rows` in `[sources.c]` is for CSV and JSON sources / remove it
-    pipeline.toml:20:17: error[bad-type]: column `a`: `INTT` is not an SQL type / did you mean `INT`?
-    pipeline.toml:21:23: error[duplicate-column]: column `b` is in both `columns` and `partition_columns` of `[sources.d]` / a partition column comes from the folder names: leave it out of `columns`
-    pipeline.toml:23:5: error[wrong-type]: `[sources.e]` must be a table, but is a string / write `e = { path = "e.csv" }`
-    pipeline.toml:25:8: error[bad-name]: the name of a step, `bad name`, contains a space / a name has letters, digits, `_` and `-`, and begins with a letter or `_`
-    pipeline.toml:26:9: error[wrong-type]: `query` in step `bad name` must be a string, but is an integer / write it in quotes: `"7"`
-    pipeline.toml:27:11: error[bad-duration]: `timeout` in step `bad name`, `5 minutes`, is not a duration / give a duration like `30s`, `10m`, `1h30m`
-    pipeline.toml:28:17: error[wrong-type]: `deterministic` in step `bad name` must be a boolean, but is an integer / write `true` or `false`
-    pipeline.toml:29:39: error[bad-value]: `mode` in the output of step `bad name` cannot be `overwrite` / one of `replace`, `append`, `replace_partitions`, `replace_interval`
-    pipeline.toml:29:66: error[bad-value]: `compression` of a Parquet output cannot be `gzip` / one of `none`, `snappy`, `zstd`, `lz4`
-    pipeline.toml:30:14: error[unknown-key]: unknown key `nam` in check 1 of step `bad name` / did you mean `name`?
-    pipeline.toml:30:52: error[out-of-range]: `tolerate` in check 1 of step `bad name` is out of range / from 0 to 1
-    pipeline.toml:30:57: error[missing-key]: check 2 of step `bad name` has no `expr` / write `expr = "column IS NOT NULL"`, or a query: `sql = "SELECT count(*) > 0 FROM step"`
-    pipeline.toml:30:108: error[wrong-option]: `tolerate` is for checks with `expr` / remove it: a query says yes or no
+    pipeline.toml:8:12: error[bad-value]: `adaptive` in `[settings]` cannot be `always` / one of `on`, `off`, `force`
+    pipeline.toml:9:22: error[bad-value]: `adaptive_broadcast` in `[settings]` cannot be `of` / did you mean `off`? one of `on`, `off`
+    pipeline.toml:10:23: error[wrong-type]: `adaptive_skip_empty` in `[settings]` is a word, not a boolean / write `adaptive_skip_empty = "off"`
+    pipeline.toml:11:21: error[out-of-range]: `adaptive_min_rows` in `[settings]` is out of range / 1 or more
+    pipeline.toml:13:1: error[unknown-key]: unknown key `pth` in `[sources.a]` / did you mean `path`?
+    pipeline.toml:15:8: error[wrong-type]: `path` in `[sources.b]` must be a string, but is an integer / write it in quotes: `"3"`
+    pipeline.toml:16:10: error[wrong-type]: `header` in `[sources.b]` must be a boolean, but is a string / write it without quotes: `true`
+    pipeline.toml:17:13: error[bad-value]: `delimiter` in `[sources.b]` must be one ASCII character, not `;;` / write one character, e.g. `";"` or `"\t"`
+    pipeline.toml:20:1: error[wrong-option]: `header` in `[sources.c]` is for CSV sources / remove it
+    pipeline.toml:21:1: error[wrong-option]: `infer_rows` in `[sources.c]` is for CSV and JSON sources / remove it
+    pipeline.toml:24:17: error[bad-type]: column `a`: `INTT` is not an SQL type / did you mean `INT`?
+    pipeline.toml:25:23: error[duplicate-column]: column `b` is in both `columns` and `partition_columns` of `[sources.d]` / a partition column comes from the folder names: leave it out of `columns`
+    pipeline.toml:27:5: error[wrong-type]: `[sources.e]` must be a table, but is a string / write `e = { path = "e.csv" }`
+    pipeline.toml:29:8: error[bad-name]: the name of a step, `bad name`, contains a space / a name has letters, digits, `_` and `-`, and begins with a letter or `_`
+    pipeline.toml:30:9: error[wrong-type]: `query` in step `bad name` must be a string, but is an integer / write it in quotes: `"7"`
+    pipeline.toml:31:11: error[bad-duration]: `timeout` in step `bad name`, `5 minutes`, is not a duration / give a duration like `30s`, `10m`, `1h30m`
+    pipeline.toml:32:17: error[wrong-type]: `deterministic` in step `bad name` must be a boolean, but is an integer / write `true` or `false`
+    pipeline.toml:33:39: error[bad-value]: `mode` in the output of step `bad name` cannot be `overwrite` / one of `replace`, `append`, `replace_partitions`, `replace_interval`
+    pipeline.toml:33:66: error[bad-value]: `compression` of a Parquet output cannot be `gzip` / one of `none`, `snappy`, `zstd`, `lz4`
+    pipeline.toml:34:14: error[unknown-key]: unknown key `nam` in check 1 of step `bad name` / did you mean `name`?
+    pipeline.toml:34:52: error[out-of-range]: `tolerate` in check 1 of step `bad name` is out of range / from 0 to 1
+    pipeline.toml:34:57: error[missing-key]: check 2 of step `bad name` has no `expr` / write `expr = "column IS NOT NULL"`, or a query: `sql = "SELECT count(*) > 0 FROM step"`
+    pipeline.toml:34:108: error[wrong-option]: `tolerate` is for checks with `expr` / remove it: a query says yes or no
     "###);
 }
 

@@ -2,7 +2,7 @@
 
 use sparklet_history::Outcome;
 
-use super::{Finding, FindingKind, Scene, Tone, in_run};
+use super::{Finding, FindingKind, Scene, Tone, changes, in_run};
 use crate::compare::Change;
 use crate::human::{bytes, duration, factor, percent, plural};
 use crate::plan::q_error;
@@ -14,7 +14,9 @@ use crate::timing::share;
 pub(super) fn look(scene: &Scene<'_>, found: &mut Vec<Finding>) {
     if scene.record.outcome == Outcome::Succeeded {
         found.extend(
-            [faster(scene), estimates(scene), slots(scene), checks(scene), memory(scene)].into_iter().flatten(),
+            [faster(scene), changes::adapted(scene), estimates(scene), slots(scene), checks(scene), memory(scene)]
+                .into_iter()
+                .flatten(),
         );
     }
 }

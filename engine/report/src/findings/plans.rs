@@ -4,7 +4,7 @@ use sparklet_history::{NodeRecord, PlanRecord};
 
 use super::{Finding, FindingKind, Scene, Tone, at_node};
 use crate::human::{bytes, count, factor, percent, plural, safe};
-use crate::plan::{Shape, is_join, is_leaf, q_error};
+use crate::plan::{Shape, is_exchange_reader, is_join, is_leaf, is_shared_out, q_error};
 use crate::thresholds::{
     JOIN_GROWTH, JOIN_GROWTH_MIN_ROWS, Q_ERROR, Q_ERROR_MIN_ROWS, Q_ERROR_STEP, SKEW, SKEW_MIN_ROWS, SKEW_MIN_SHARE,
     SPILL_MIN_BYTES,
@@ -98,7 +98,11 @@ fn spill(scene: &Scene<'_>) -> Option<Finding> {
 fn skew(spot: &Spot<'_>) -> Option<Finding> {
     let (node, skew) = (spot.node, spot.node.skew());
     let largest = node.partitions.iter().map(|p| p.rows).max()?;
-    if skew < SKEW || spot.share < SKEW_MIN_SHARE || largest < SKEW_MIN_ROWS {
+    if skew < SKEW
+        || spot.share < SKEW_MIN_SHARE
+        || largest < SKEW_MIN_ROWS
+        || is_shared_out(spot.plan, spot.shape, spot.index)
+    {
         return None;
     }
     let partitions = node.partitions.len() as u64;
@@ -148,7 +152,8 @@ fn estimate(spot: &Spot<'_>) -> Option<Finding> {
     }
     // An estimate decides where a join reads it: the join's sides, its algorithm, the order of joins. Elsewhere the plan hardly depends on
     // it, and an aggregate's is always a guess (DataFusion takes the rows of its input where it knows nothing of the groups).
-    let read_by_join = spot.ancestors().any(is_join);
+    // What is above an exchange was planned anew from the rows that it holds.
+    let read_by_join = spot.ancestors().take_while(|above| !is_exchange_reader(above)).any(is_join);
     if !read_by_join && !is_join(spot.node) {
         return None;
     }

@@ -216,15 +216,18 @@ fn row(page: &Page, us: u64, share: f64, what: &str, step: &str) -> [Cell; 5] {
     [
         page.duration(us).into(),
         percent(share).into(),
-        Cell::tinted(bar(page.pen, share), Tint::Dim),
+        Cell::tinted(bar(page.pen, share, TIME_BAR), Tint::Dim),
         what.into(),
         step.into(),
     ]
 }
 
-/// A bar of ten characters at most.
-fn bar(pen: Pen, share: f64) -> String {
-    let eighths = (share.clamp(0.0, 1.0) * 80.0).round() as usize;
+/// Columns of the longest bar of time.
+const TIME_BAR: usize = 10;
+
+/// A bar of `cells` columns for a share of 1.
+pub(super) fn bar(pen: Pen, share: f64, cells: usize) -> String {
+    let eighths = (share.clamp(0.0, 1.0) * 8.0 * cells as f64).round() as usize;
     if !pen.unicode {
         return "#".repeat(eighths.div_ceil(8));
     }

@@ -8,7 +8,7 @@ use sparklet_history::{Completeness, NodeRecord, PlanRecord, Reduction};
 use super::Page;
 use crate::Report;
 use crate::human::{bytes, clip, count_short, duration, factor, factor_number, percent, plural, safe, width};
-use crate::plan::{Shape, is_cut, is_leaf, q_error};
+use crate::plan::{Shape, is_cut, is_exchange_reader, is_leaf, is_shared_out, q_error};
 use crate::table::{Pen, Tint};
 use crate::thresholds::{Q_ERROR, SHOW_SKEW};
 use crate::timing::share;
@@ -24,6 +24,7 @@ const HEADERS: [&str; 5] = ["rows", "estimated", "q-error", "time", "share"];
 
 pub(super) fn plans(page: &mut Page, report: &Report<'_>) {
     let mut cut = false;
+    let mut staged = false;
     let mut any = false;
     for step in &report.record.steps {
         let Some(plan) = step.plan.as_ref().filter(|p| !p.nodes.is_empty()) else { continue };
@@ -31,6 +32,7 @@ pub(super) fn plans(page: &mut Page, report: &Report<'_>) {
         draw(page, plan);
         any = true;
         cut |= plan.nodes.iter().any(is_cut);
+        staged |= plan.nodes.iter().any(is_exchange_reader);
     }
     if !any {
         return;
@@ -41,6 +43,14 @@ pub(super) fn plans(page: &mut Page, report: &Report<'_>) {
             "at least: the operator did not give all the rows of its subplan, because something above it cut it short.";
         let lead = format!("  {} ", page.pen.glyph("≥", ">="));
         page.paragraph(&lead, text, Tint::Dim);
+    }
+    if staged {
+        page.paragraph(
+            "  ",
+            "ExchangeReaderExec reads the rows that the stage below it left: that stage ran to its end first, and what is above was \
+             planned from what it was.",
+            Tint::Dim,
+        );
     }
     page.paragraph(
         "  ",
@@ -94,7 +104,7 @@ fn draw(page: &mut Page, plan: &PlanRecord) {
         };
         let leaf = is_leaf(&shape, at.node);
         below(page, &room, &under, &safe(node.detail.trim()), Tint::Dim);
-        let (attributes, tint) = attributes(pen, node, leaf);
+        let (attributes, tint) = attributes(pen, node, leaf, is_shared_out(plan, &shape, at.node));
         below(page, &room, &under, &attributes, tint);
         push_children(&mut stack, pen, children, &at.rest, names);
     }
@@ -160,7 +170,7 @@ fn figures(pen: Pen, node: &NodeRecord, elapsed: u64) -> [String; 5] {
 }
 
 /// What is out of the ordinary, worst first; the tint of the worst.
-fn attributes(pen: Pen, node: &NodeRecord, leaf: bool) -> (String, Tint) {
+fn attributes(pen: Pen, node: &NodeRecord, leaf: bool, shared_out: bool) -> (String, Tint) {
     let mut parts = Vec::new();
     let mut tint = Tint::Plain;
     if node.spilled_bytes > 0 {
@@ -168,7 +178,7 @@ fn attributes(pen: Pen, node: &NodeRecord, leaf: bool) -> (String, Tint) {
         tint = Tint::Warn;
     }
     let skew = node.skew();
-    if skew >= SHOW_SKEW && node.partitions.len() > 1 {
+    if !shared_out && skew >= SHOW_SKEW && node.partitions.len() > 1 {
         parts.push(format!(
             "{} partitions{}, skew {}",
             node.partitions.len(),
@@ -183,6 +193,9 @@ fn attributes(pen: Pen, node: &NodeRecord, leaf: bool) -> (String, Tint) {
             parts.push(format!("reduced by {}", join_words(&words)));
         }
         Completeness::Truncated => parts.push("stopped before its end".to_owned()),
+    }
+    if is_exchange_reader(node) && !leaf {
+        parts.push("what is below ran first, as a stage".to_owned());
     }
     parts.extend(node.bytes.filter(|b| *b > 0).map(|b| format!("{} {}", bytes(b), if leaf { "read" } else { "out" })));
     parts.extend(node.peak_memory_bytes.filter(|b| *b > 0).map(|b| format!("memory {}", bytes(b))));

@@ -1,0 +1,305 @@
+//! What was changed in mid-run, in sentences and figures: why, what was expected of it, and what its tasks took.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use serde::Serialize;
+use sparklet_history::{Adaptation, AdaptationKind, AdaptationReason, RunRecord};
+
+use crate::human::{bytes, count, factor, plural, safe};
+use crate::thresholds::ADAPTATION_GAIN;
+use crate::timing::share;
+
+/// Slots for which the time of the tasks is told besides the run's own: those of a small and of a large server.
+pub const OTHER_SLOTS: [u32; 2] = [8, 32];
+
+/// Sizes that a record lists, at most: of so many there may be more.
+pub(crate) const SIZES_LISTED: usize = 64;
+
+/// What is derived from one [`Adaptation`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Adapted {
+    /// What was changed, in one sentence.
+    pub what: String,
+    /// Why, in one sentence.
+    pub because: String,
+    /// Expected time before ÷ expected time after, on the run's slots; none where no time was expected.
+    pub predicted_gain: Option<f64>,
+    /// What its tasks took; none where it ran no tasks of its own, or none has ended.
+    pub measured: Option<Measured>,
+}
+
+/// CPU time of the tasks of an adaptation.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Measured {
+    /// Tasks that have ended.
+    pub tasks: u64,
+    /// Thread CPU time of all of them, in micro-seconds.
+    pub total_us: u64,
+    /// Thread CPU time of the longest, in micro-seconds.
+    pub longest_us: u64,
+    /// On the run's slots first, then on [`OTHER_SLOTS`].
+    pub spans: Vec<Span>,
+}
+
+/// How long the tasks take on a number of slots.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Span {
+    /// Tasks at the same time.
+    pub slots: u32,
+    /// Until the last one ends, the longest first; see [`makespan`]. Micro-seconds of CPU time.
+    pub makespan_us: u64,
+    /// All of them ÷ slots: no order is faster. Micro-seconds of CPU time.
+    pub ideal_us: u64,
+    /// The first ÷ the second; none where nothing took time.
+    pub ratio: Option<f64>,
+}
+
+impl Adapted {
+    /// Of an adaptation in a run on so many `slots`.
+    pub fn new(adaptation: &Adaptation, slots: u32) -> Self {
+        Self {
+            what: what(&adaptation.kind),
+            because: because(&adaptation.because),
+            predicted_gain: predicted_gain(adaptation),
+            measured: Measured::new(&adaptation.task_cpu_us, slots),
+        }
+    }
+}
+
+impl Measured {
+    fn new(tasks: &[u64], slots: u32) -> Option<Self> {
+        let longest_us = tasks.iter().copied().max()?;
+        let total_us = tasks.iter().fold(0, |a: u64, b| a.saturating_add(*b));
+        let slots = slots.max(1);
+        let others = OTHER_SLOTS.into_iter().filter(|other| *other != slots);
+        let span = |slots: u32| {
+            let makespan_us = makespan(tasks, slots);
+            let ideal = total_us as f64 / f64::from(slots);
+            let ratio = (total_us > 0).then(|| makespan_us as f64 / ideal);
+            Span { slots, makespan_us, ideal_us: ideal.round() as u64, ratio }
+        };
+        let spans = std::iter::once(slots).chain(others).map(span).collect();
+        Some(Self { tasks: tasks.len() as u64, total_us, longest_us, spans })
+    }
+}
+
+/// Time until the last of `tasks` ends when `slots` take them one by one, the longest first (Graham: "Bounds on multiprocessing timing
+/// anomalies", 1969), in the unit of the tasks.
+pub fn makespan(tasks: &[u64], slots: u32) -> u64 {
+    let mut tasks = tasks.to_vec();
+    tasks.sort_unstable_by_key(|task| Reverse(*task));
+    // More slots than tasks stay empty.
+    let slots = usize::try_from(slots).unwrap_or(usize::MAX).clamp(1, tasks.len().max(1));
+    let mut busy: BinaryHeap<Reverse<u64>> = std::iter::repeat_n(Reverse(0), slots).collect();
+    let mut last = 0;
+    for task in tasks {
+        let Reverse(free) = busy.pop().unwrap_or(Reverse(0));
+        let ends = free.saturating_add(task);
+        last = last.max(ends);
+        busy.push(Reverse(ends));
+    }
+    last
+}
+
+/// Expected time before ÷ after; none where no time was expected.
+pub(crate) fn predicted_gain(adaptation: &Adaptation) -> Option<f64> {
+    let (before, after) = (adaptation.predicted_before, adaptation.predicted_after);
+    (before > 0 && after > 0).then(|| before as f64 / after as f64)
+}
+
+/// True if it was worth it, as far as anybody expected; one that was only forced is not, unless it also helps.
+pub(crate) fn matters(adaptation: &Adaptation) -> bool {
+    adaptation.because != AdaptationReason::Forced || predicted_gain(adaptation).is_some_and(|g| g >= ADAPTATION_GAIN)
+}
+
+/// Changes of `record` that matter.
+pub(crate) fn count_of(record: &RunRecord) -> u64 {
+    record.steps.iter().flat_map(|s| &s.adaptations).filter(|a| matters(a)).count() as u64
+}
+
+/// ` on a.k = b.k`; nothing where no keys are known.
+pub(crate) fn keys(on: &[String]) -> String {
+    if on.is_empty() { String::new() } else { format!(" on {}", safe(&on.join(" and "))) }
+}
+
+/// The setting that turns an adaptation off, as written in a settings file.
+pub(crate) fn switch(adaptation: &Adaptation) -> &'static str {
+    match (&adaptation.kind, &adaptation.because) {
+        (_, AdaptationReason::Forced) => "adaptive = \"off\"",
+        (AdaptationKind::DivideJoin { .. }, _) => "adaptive_split_skew = \"off\"",
+        (AdaptationKind::Broadcast { .. }, _) => "adaptive_broadcast = \"off\"",
+        (AdaptationKind::SkipEmpty { .. }, _) => "adaptive_skip_empty = \"off\"",
+        (AdaptationKind::RunInStages, _) => "adaptive_memory = \"off\"",
+    }
+}
+
+fn what(kind: &AdaptationKind) -> String {
+    match kind {
+        AdaptationKind::DivideJoin { on, units, split_buckets, swapped_units, oversized_units } => {
+            let mut text = format!(
+                "the join{} was divided into {} of {} own",
+                keys(on),
+                plural(u64::from(*units), "join", "joins"),
+                if *units == 1 { "its" } else { "their" }
+            );
+            if *split_buckets > 0 {
+                text.push_str(&format!(
+                    ", {} cut into slices",
+                    plural(u64::from(*split_buckets), "hot bucket", "hot buckets")
+                ));
+            }
+            if *swapped_units > 0 {
+                text.push_str(&format!(", {} with the other side built", count(u64::from(*swapped_units))));
+            }
+            if *oversized_units > 0 {
+                let many = count(u64::from(*oversized_units));
+                text.push_str(&format!(", {many} too large for a hash table: divided once more or sorted"));
+            }
+            text
+        }
+        AdaptationKind::Broadcast { on } => format!("the join{} became a broadcast of its smaller input", keys(on)),
+        AdaptationKind::SkipEmpty { on } => {
+            format!("the join{} was not run, nor what was left to run beneath it", keys(on))
+        }
+        AdaptationKind::RunInStages => "the query began again, the inputs of its joins as stages".to_owned(),
+    }
+}
+
+fn because(reason: &AdaptationReason) -> String {
+    match reason {
+        AdaptationReason::HotBuckets { largest_rows, median_rows } => {
+            let times = if *median_rows == 0 {
+                String::new()
+            } else {
+                format!(" ({})", factor(*largest_rows as f64 / *median_rows as f64, true))
+            };
+            format!(
+                "the largest bucket has {} of both sides, the median one {}{times}",
+                plural(*largest_rows, "row", "rows"),
+                count(*median_rows)
+            )
+        }
+        AdaptationReason::BuildSideSmall { rows, bytes: size, expected_rows } => {
+            let found = match (rows, size) {
+                // Nothing of its own was measured: the sizes of what lies below decided.
+                (0, 0) => "what runs before it turned out smaller than expected".to_owned(),
+                (rows, size) => {
+                    format!("one input has {} in {}", plural(*rows, "row", "rows"), bytes(*size))
+                }
+            };
+            let expected = expected_rows
+                .map(|rows| format!("; {} were expected of both together", plural(rows, "row", "rows")))
+                .unwrap_or_default();
+            format!("{found}{expected}")
+        }
+        AdaptationReason::InputEmpty => "one of its inputs has no rows".to_owned(),
+        AdaptationReason::MemoryExhausted { message } => {
+            let first = message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+            format!("the attempt without stages did not fit in memory: {}", safe(first))
+        }
+        AdaptationReason::Forced => "`adaptive = \"force\"`".to_owned(),
+    }
+}
+
+/// Share of the CPU time of a step that went into exchanges, 0 to 1.
+pub(crate) fn cost_share(adaptation: &Adaptation, step_cpu_us: u64) -> f64 {
+    share(adaptation.cost_us, step_cpu_us).min(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fixture::divided;
+
+    proptest! {
+        #[test]
+        fn makespan_is_within_the_bounds_of_graham(tasks in proptest::collection::vec(0_u64..1000, 0..60), slots in 1_u32..12) {
+            let total: u64 = tasks.iter().sum();
+            let longest = tasks.iter().copied().max().unwrap_or(0);
+            let span = makespan(&tasks, slots);
+            prop_assert!(span >= longest.max(total.div_ceil(u64::from(slots))));
+            prop_assert!(span <= total / u64::from(slots) + longest);
+        }
+    }
+
+    #[test]
+    fn any_number_of_slots_is_answered() {
+        assert_eq!(makespan(&[], 4), 0);
+        assert_eq!(makespan(&[3, 5], u32::MAX), 5);
+        assert_eq!(makespan(&[3, 5], 0), 8);
+        assert_eq!(makespan(&[u64::MAX, u64::MAX], 1), u64::MAX);
+    }
+
+    #[test]
+    fn the_run_and_two_other_numbers_of_slots() {
+        let measured = |slots| Measured::new(&[60, 20, 20, 20], slots).map(|m| m.spans).unwrap_or_default();
+        let spans: Vec<_> = measured(2).iter().map(|s| (s.slots, s.makespan_us, s.ideal_us, s.ratio)).collect();
+        assert_eq!(spans, [(2, 60, 60, Some(1.0)), (8, 60, 15, Some(4.0)), (32, 60, 4, Some(16.0))]);
+        assert_eq!(measured(8).len(), 2, "once is enough");
+        assert_eq!(Measured::new(&[], 2), None);
+        assert_eq!(Measured::new(&[0, 0], 2).map(|m| m.spans[0].ratio), Some(None), "no time, no ratio");
+    }
+
+    #[test]
+    fn what_was_only_forced_does_not_matter() {
+        let mut adaptation = divided();
+        assert!(matters(&adaptation));
+        adaptation.because = AdaptationReason::Forced;
+        assert!(matters(&adaptation), "forced, and it helps");
+        adaptation.predicted_after = adaptation.predicted_before;
+        assert!(!matters(&adaptation));
+        adaptation.predicted_after = 0;
+        assert!(!matters(&adaptation) && predicted_gain(&adaptation).is_none());
+    }
+
+    #[test]
+    fn sentences() {
+        let on = vec!["a.k = b.k".to_owned(), "a.t = b.t".to_owned()];
+        let kinds = [
+            AdaptationKind::DivideJoin {
+                on: on.clone(),
+                units: 1,
+                split_buckets: 0,
+                swapped_units: 0,
+                oversized_units: 0,
+            },
+            AdaptationKind::DivideJoin {
+                on: on.clone(),
+                units: 40,
+                split_buckets: 2,
+                swapped_units: 3,
+                oversized_units: 1,
+            },
+            AdaptationKind::Broadcast { on: on.clone() },
+            AdaptationKind::SkipEmpty { on: Vec::new() },
+            AdaptationKind::RunInStages,
+        ];
+        let reasons = [
+            AdaptationReason::HotBuckets { largest_rows: 420_000, median_rows: 10_000 },
+            AdaptationReason::HotBuckets { largest_rows: 420_000, median_rows: 0 },
+            AdaptationReason::BuildSideSmall { rows: 1, bytes: 2048, expected_rows: Some(5_000) },
+            AdaptationReason::BuildSideSmall { rows: 0, bytes: 0, expected_rows: None },
+            AdaptationReason::MemoryExhausted { message: "\nout of memory\nby much".to_owned() },
+            AdaptationReason::InputEmpty,
+            AdaptationReason::Forced,
+        ];
+        let lines: Vec<String> = kinds.iter().map(what).chain(reasons.iter().map(because)).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        the join on a.k = b.k and a.t = b.t was divided into 1 join of its own
+        the join on a.k = b.k and a.t = b.t was divided into 40 joins of their own, 2 hot buckets cut into slices, 3 with the other side built, 1 too large for a hash table: divided once more or sorted
+        the join on a.k = b.k and a.t = b.t became a broadcast of its smaller input
+        the join was not run, nor what was left to run beneath it
+        the query began again, the inputs of its joins as stages
+        the largest bucket has 420,000 rows of both sides, the median one 10,000 (42×)
+        the largest bucket has 420,000 rows of both sides, the median one 0
+        one input has 1 row in 2.00 KiB; 5,000 rows were expected of both together
+        what runs before it turned out smaller than expected
+        the attempt without stages did not fit in memory: out of memory
+        one of its inputs has no rows
+        `adaptive = "force"`
+        "#);
+    }
+}

@@ -1,0 +1,179 @@
+//! Staged, adaptive execution as a user meets it: same rows, and a record, a report and an `explain` that say what was changed.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::Place;
+
+/// Two thousand rows of five have key 7.
+const ROWS: usize = 5_000;
+
+/// Facts with a hot key and some NULLs, dimensions with keys of which some match nothing, and a pipeline that joins them; `settings` is the
+/// body of its `[settings]`.
+fn pipeline(place: &Place, settings: &str) {
+    let mut facts = "k,v\n".to_owned();
+    for v in 0..ROWS {
+        let key = match v * 7919 % 100 {
+            0..40 => "7".to_owned(),
+            40..45 => String::new(),
+            _ => (v % 89).to_string(),
+        };
+        facts.push_str(&format!("{key},{v}\n"));
+    }
+    place.write("p/facts.csv", facts);
+    let dims: String = (0..120).map(|k| format!("{k},name {k}\n")).collect();
+    place.write("p/dims.csv", format!("k,name\n{dims}"));
+    place.write(
+        "p/pipeline.toml",
+        format!(
+            "name = \"p\"\n[settings]\nslots = 4\n{settings}\n\
+             [sources.facts]\npath = \"facts.csv\"\n[sources.dims]\npath = \"dims.csv\"\n\
+             [[step]]\nname = \"joined\"\noutput = {{ path = \"out/joined.csv\" }}\n\
+             query = \"SELECT f.v, f.k, d.name FROM facts f FULL JOIN dims d ON f.k = d.k ORDER BY f.v, d.name\"\n\
+             [[step]]\nname = \"counts\"\noutput = {{ path = \"out/counts.csv\" }}\n\
+             query = \"SELECT d.k, count(*) AS n, sum(f.v) AS s FROM facts f JOIN dims d ON f.k = d.k GROUP BY d.k ORDER BY d.k\"\n"
+        ),
+    );
+}
+
+/// What a run with `--adaptive` of this `mode` publishes.
+fn outputs(place: &Place, mode: &str) -> [String; 2] {
+    place.ok(&["run", "p", "--adaptive", mode]);
+    ["p/out/joined.csv", "p/out/counts.csv"].map(|file| fs::read_to_string(place.path(file)).unwrap())
+}
+
+fn json(place: &Place, args: &[&str]) -> Value {
+    let mut args = args.to_vec();
+    args.extend(["--format", "json"]);
+    serde_json::from_str(&place.ok(&args).out).unwrap()
+}
+
+fn report(place: &Place) -> (Value, String) {
+    let args = ["report", "last", "--state", "p/.sparklet"];
+    (json(place, &args), place.ok(&args).out)
+}
+
+#[test]
+fn a_hot_key_changes_the_plan_and_no_row() {
+    let place = Place::new();
+    pipeline(&place, "");
+    let plain = outputs(&place, "off");
+    // The unmatched rows of both sides are among them: 31 dimensions match nothing.
+    assert_eq!(plain[0].lines().count(), 1 + ROWS + 31, "{}", plain[0]);
+    let (json, text) = report(&place);
+    assert!(json["run"]["steps"][0].get("adaptations").is_none(), "{json:#}");
+    assert!(!text.contains("mid-run"), "{text}");
+
+    assert_eq!(outputs(&place, "force"), plain);
+    let (json, text) = report(&place);
+    for step in [0, 1] {
+        let recorded = &json["run"]["steps"][step]["adaptations"];
+        let [adaptation] = recorded.as_array().unwrap().as_slice() else { panic!("{recorded:#}") };
+        assert_eq!(adaptation["kind"]["type"], "divide_join", "{adaptation:#}");
+        assert_eq!(adaptation["because"]["type"], "forced");
+        let sum = |name: &str| adaptation[name].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).sum::<u64>();
+        assert!(sum("before") >= ROWS as u64 && sum("after") > 0, "{adaptation:#}");
+        let hot = &adaptation["hot_keys"].as_array().unwrap();
+        let seven = hot.iter().find(|hot| hot["key"][0] == "7").unwrap_or_else(|| panic!("{adaptation:#}"));
+        assert!((0.3..0.5).contains(&seven["share"].as_f64().unwrap()), "{seven}");
+        // The tasks were measured, and all of them ran.
+        let measured = &json["steps"][step]["adaptations"][0]["measured"];
+        let tasks = adaptation["task_cpu_us"].as_array().unwrap().len();
+        assert!(tasks > 1 && measured["tasks"] == tasks, "{measured:#}");
+        assert_eq!(measured["spans"][0]["slots"], 4);
+        // One tree: below each exchange is the stage that filled it.
+        let nodes = json["run"]["steps"][step]["plan"]["nodes"].as_array().unwrap();
+        let readers: Vec<usize> = (0..nodes.len()).filter(|&n| nodes[n]["operator"] == "ExchangeReaderExec").collect();
+        assert_eq!(readers.len(), 2, "{nodes:#?}");
+        assert!(readers.iter().all(|&r| nodes.iter().any(|n| n["parent"] == r)), "{nodes:#?}");
+    }
+    // Lines break where the page ends.
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in
+        ["Changed in mid-run", "was divided into", "because: `adaptive = \"force\"`", "`7` has 4", "█", "measured:"]
+    {
+        assert!(text.contains(part), "no `{part}` in\n{text}");
+    }
+}
+
+#[test]
+fn what_an_empty_input_makes_empty_is_not_run() {
+    let place = Place::new();
+    pipeline(&place, "");
+    let query = "SELECT count(*) AS n FROM 'p/facts.csv' f JOIN 'p/dims.csv' d ON f.k = d.k WHERE d.name = 'nobody'";
+    let ask = |set: &str| {
+        let said =
+            place.ok(&["sql", "--adaptive", "force", "--set", set, "--slots", "4", "--format", "csv", "-c", query]);
+        assert_eq!(said.out, "n\n0\n");
+        let json = json(&place, &["report", "last"]);
+        json["run"]["steps"][0]["adaptations"].to_string()
+    };
+    assert!(ask("adaptive_skip_empty=on").contains("skip_empty"));
+    assert!(!ask("adaptive_skip_empty=off").contains("skip_empty"));
+    let text = place.ok(&["runs", "--format", "ndjson"]).out;
+    assert_eq!(text.lines().count(), 2);
+}
+
+#[test]
+fn explain_says_where_a_plan_is_cut_and_why_nowhere() {
+    let place = Place::new();
+    // Joins that are not broadcast, however small.
+    pipeline(
+        &place,
+        "datafusion.optimizer.hash_join_single_partition_threshold = 0\n\
+         datafusion.optimizer.hash_join_single_partition_threshold_rows = 0",
+    );
+    let step = |more: &[&str]| {
+        let args: Vec<&str> = ["explain", "p", "counts"].iter().chain(more).copied().collect();
+        let json = json(&place, &args);
+        let text = place.ok(&args).out;
+        let stages = json["adaptive"].clone();
+        assert!(text.contains(stages["why"].as_str().unwrap()), "{stages:#}\n{text}");
+        (stages["boundaries"].as_array().unwrap().len(), stages["why"].as_str().unwrap().to_owned(), text)
+    };
+    let (boundaries, why, text) = step(&["--adaptive", "force"]);
+    assert_eq!(boundaries, 1);
+    assert!(why.contains("force") && text.contains("join on") && text.contains("run first"), "{text}");
+    let (boundaries, why, text) = step(&[]);
+    assert_eq!(boundaries, 0);
+    assert!(why.contains("8,388,608 rows") && text.contains("no stages: "), "{text}");
+    let (boundaries, why, _) = step(&["--adaptive", "off"]);
+    assert_eq!((boundaries, why.as_str()), (0, "`adaptive` is `off`"));
+    // The minimum and each rule can be set by themselves.
+    let low = ["--set", "adaptive_min_rows=100"];
+    assert_eq!(step(&low).0, 1);
+    let mut rules = low.to_vec();
+    rules.extend(["--set", "adaptive_split_skew=off"]);
+    assert_eq!(step(&rules).0, 1, "it may still become a broadcast");
+    rules.extend(["--set", "adaptive_broadcast=off"]);
+    let (boundaries, why, _) = step(&rules);
+    assert!(boundaries == 0 && why.contains("`adaptive_split_skew` and `adaptive_broadcast` are `off`"), "{why}");
+    let planned = place.ok(&["plan", "p", "--adaptive", "force"]).out;
+    assert!(planned.contains("the inputs of 1 join run first"), "{planned}");
+    assert!(!place.ok(&["plan", "p"]).out.contains("run first"));
+    // A query over files has no name for it, and no joins here.
+    let query = json(&place, &["explain", "--adaptive", "force", "-c", "SELECT count(*) FROM 'p/facts.csv'"]);
+    assert!(query["adaptive"]["why"].as_str().unwrap().contains("no hash join"), "{query:#}");
+}
+
+#[test]
+fn switches_come_from_the_pipeline_the_environment_and_flags() {
+    let place = Place::new();
+    pipeline(&place, "adaptive_min_rows = 500\nadaptive_memory = \"off\"");
+    let shown = |env: &[(&str, &str)], more: &[&str]| {
+        let args: Vec<&str> = ["explain", "p", "counts", "--format", "json"].iter().chain(more).copied().collect();
+        let mut command = place.command(&args);
+        command.envs(env.iter().copied());
+        let said = crate::support::finish(command);
+        assert_eq!(said.code, 0, "{}", said.err);
+        serde_json::from_str::<Value>(&said.out).unwrap()["adaptive"]["min_rows"].as_u64().unwrap()
+    };
+    assert_eq!(shown(&[], &[]), 500);
+    let env = [("SPARKLET_ADAPTIVE_MIN_ROWS", "600")];
+    assert_eq!(shown(&env, &[]), 600);
+    assert_eq!(shown(&env, &["--set", "adaptive_min_rows=700"]), 700);
+    let said = place.run(&["explain", "p", "counts", "--set", "adaptive_min_rows=few"]);
+    assert_eq!(said.code, 2, "{}", said.err);
+    assert!(said.err.contains("whole number from 1"), "{}", said.err);
+}
