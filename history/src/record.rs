@@ -500,6 +500,13 @@ pub enum AdaptationKind {
         /// Key columns.
         on: Vec<String>,
     },
+    /// A subplan that the query has more than once was computed once.
+    ShareSubplan {
+        /// Its topmost operator.
+        what: String,
+        /// Places that read it.
+        readers: u32,
+    },
     /// A query that ran out of memory began again, the inputs of its joins as stages.
     RunInStages,
     /// A join was not run, nor what was left to run beneath it.
@@ -528,6 +535,13 @@ pub enum AdaptationReason {
         bytes: u64,
         /// Rows of both sides that were expected.
         expected_rows: Option<u64>,
+    },
+    /// The subplan stands more than once, with nothing that is pushed into one place alone.
+    Repeated {
+        /// Its rows.
+        rows: u64,
+        /// Its bytes in memory.
+        bytes: u64,
     },
     /// The attempt without stages did not fit the memory pool.
     MemoryExhausted {

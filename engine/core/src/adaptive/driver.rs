@@ -1,5 +1,6 @@
 //! Runs a query stage by stage.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use super::boundary::{Boundary, Reach};
 use super::join::{AdaptiveJoinExec, Resources};
 use super::leaf::{ExchangeLeaf, LeafPlanner};
 use super::rule::{AdaptiveJoins, partitioned};
+use super::share::Shared;
 use super::units::{Limits, makespan};
 use super::{AdaptiveMode, AdaptiveSettings};
 use crate::exchange::{Bucketing, Budget, Exchange, ExchangeReaderExec, WriteSpec, write};
@@ -59,6 +61,8 @@ struct RunningState {
     /// The last of them gives the rows of the query.
     complete: bool,
     adaptations: Vec<Adaptation>,
+    /// Exchanges whose stage shows as the input of one of their readers.
+    shown: HashSet<usize>,
 }
 
 impl Running {
@@ -109,12 +113,13 @@ impl Running {
     fn begins(&self) {
         let mut state = self.state();
         state.plans.clear();
+        state.shown.clear();
         state.complete = false;
     }
 
     fn starts(&self, plan: &Arc<dyn ExecutionPlan>, complete: bool) {
-        settle(plan);
         let mut state = self.state();
+        settle(plan, &mut state.shown);
         state.plans.push(Arc::clone(plan));
         state.complete = complete;
     }
@@ -136,10 +141,13 @@ fn measure(plan: &Arc<dyn ExecutionPlan>, adaptations: &mut [Adaptation]) {
 }
 
 /// From now on `plan` is not optimised any more: its leaves over exchanges show the plans that filled them.
-fn settle(plan: &Arc<dyn ExecutionPlan>) {
-    plan.children().into_iter().for_each(settle);
+fn settle(plan: &Arc<dyn ExecutionPlan>, shown: &mut HashSet<usize>) {
+    plan.children().into_iter().for_each(|child| settle(child, shown));
     if let Some(reader) = plan.downcast_ref::<ExchangeReaderExec>() {
-        reader.show_stage();
+        // Of several readers one shows it, so that its work counts once.
+        if shown.insert(reader.exchange().id) {
+            reader.show_stage();
+        }
     } else if let Some(join) = AdaptiveJoinExec::of(plan) {
         join.settle();
     }
@@ -152,6 +160,7 @@ pub(crate) struct Driver {
     settings: AdaptiveSettings,
     limits: Limits,
     logical: LogicalPlan,
+    shared: Vec<Shared>,
     boundaries: Vec<Boundary>,
     budget: Arc<Budget>,
     running: Arc<Running>,
@@ -179,6 +188,7 @@ impl Driver {
         settings: &AdaptiveSettings,
         memory_limit: u64,
         logical: LogicalPlan,
+        shared: Vec<Shared>,
         boundaries: Vec<Boundary>,
         running: Arc<Running>,
         reach: Reach,
@@ -219,6 +229,7 @@ impl Driver {
             settings: settings.clone(),
             limits,
             logical,
+            shared,
             boundaries,
             budget,
             running,
@@ -239,7 +250,11 @@ impl Driver {
                 on.join(" and ")
             ))
         };
-        self.boundaries.iter().filter_map(line).collect()
+        let twice = |shared: &Shared| {
+            let subplan = shared.paths.first().and_then(|path| at_path(&self.logical, path))?;
+            Some(format!("{} computed once for {} readers", subplan.display(), shared.paths.len()))
+        };
+        self.shared.iter().filter_map(twice).chain(self.boundaries.iter().filter_map(line)).collect()
     }
 
     /// Runs all stages but the last, whose plan it returns. Dropping the future ends what runs and frees what was kept.
@@ -251,6 +266,9 @@ impl Driver {
         }
         let mut logical = self.logical.clone();
         let mut exchanges = 0;
+        for shared in &self.shared {
+            logical = self.share(logical, shared, &mut exchanges, start).await?;
+        }
         for boundary in &self.boundaries {
             logical = self.stage_join(logical, boundary, &mut exchanges, start).await?;
         }
@@ -266,6 +284,32 @@ impl Driver {
 
     async fn plan(&self, logical: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
         self.state.query_planner().create_physical_plan(logical, &self.state).await
+    }
+
+    /// Runs a subplan that stands more than once; each occurrence becomes a leaf over the one result.
+    async fn share(
+        &self,
+        mut logical: LogicalPlan,
+        shared: &Shared,
+        exchanges: &mut usize,
+        start: Instant,
+    ) -> Result<LogicalPlan> {
+        let Some(subplan) = shared.paths.first().and_then(|path| at_path(&logical, path)) else { return Ok(logical) };
+        let stage = self.plan(subplan).await?;
+        let schema = Arc::clone(subplan.schema());
+        let what = subplan.display().to_string();
+        let id = std::mem::replace(exchanges, *exchanges + 1);
+        self.note_splits(&stage, start);
+        self.running.starts(&stage, false);
+        let bucketing = Bucketing { keys: Vec::new(), buckets: 1, divisor: 1 };
+        let spec = WriteSpec { id, bucketing, budget: Arc::clone(&self.budget) };
+        let exchange = Arc::new(write(stage, Arc::clone(&self.context), spec).await?);
+        self.running.adapted(share_subplan(start, &exchange, what, shared.paths.len()));
+        for path in &shared.paths {
+            let leaf = ExchangeLeaf::plan(Arc::clone(&exchange), Arc::clone(&schema));
+            logical = replace_at(logical, path, leaf)?;
+        }
+        Ok(logical)
     }
 
     /// Runs the inputs of the join at `boundary` as far as knowing them can change the plan; returns the plan with leaves in their place.
@@ -508,6 +552,18 @@ fn broadcast(start: Instant, keys: &Keys, exchange: Option<&Arc<Exchange>>, expe
         hot_keys: Vec::new(),
         cost_us: exchange.map_or(0, |e| micros(e.cost.exchange_cpu)),
         task_cpu_us: Vec::new(),
+    }
+}
+
+fn share_subplan(start: Instant, exchange: &Arc<Exchange>, what: String, readers: usize) -> Adaptation {
+    let size = exchange.size();
+    Adaptation {
+        kind: AdaptationKind::ShareSubplan { what, readers: readers as u32 },
+        because: AdaptationReason::Repeated { rows: size.rows, bytes: size.bytes },
+        at_us: micros(start.elapsed()),
+        stage: exchange.id as u32,
+        cost_us: micros(exchange.cost.exchange_cpu),
+        ..run_in_stages("")
     }
 }
 

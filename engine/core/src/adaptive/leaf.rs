@@ -98,6 +98,11 @@ impl ExtensionPlanner for LeafPlanner {
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let Some(leaf) = node.as_any().downcast_ref::<ExchangeLeaf>() else { return Ok(None) };
         let partitions = session.config().target_partitions();
-        Ok(Some(Arc::new(ExchangeReaderExec::canonical(Arc::clone(&leaf.exchange), partitions))))
+        let exchange = Arc::clone(&leaf.exchange);
+        let reader = match exchange.bucketing.keys.is_empty() {
+            true => ExchangeReaderExec::even(exchange, partitions),
+            false => ExchangeReaderExec::canonical(exchange, partitions),
+        };
+        Ok(Some(Arc::new(reader)))
     }
 }

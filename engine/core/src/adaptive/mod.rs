@@ -11,6 +11,7 @@ mod inputs;
 mod join;
 mod leaf;
 mod rule;
+mod share;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -26,6 +27,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use boundary::Reach;
 pub(crate) use driver::{Driver, Running};
 
+use crate::observe::scanned_bytes;
 use crate::session::Session;
 
 /// What runs the query with plans `logical` and `physical` in stages; none where it is run as it is.
@@ -70,8 +72,10 @@ fn reaching(
     let memory = session.memory().limit;
     let limit = driver::build_bytes_limit(memory, state.config().target_partitions());
     let boundaries = boundary::find(logical, physical, session.sources().as_ref(), settings, limit, reach);
-    (!boundaries.is_empty())
-        .then(|| Driver::new(state, settings, memory, logical.clone(), boundaries, Arc::clone(running), reach))
+    let large = reach == Reach::EveryJoin || scanned_bytes(physical) >= settings.share_min_bytes;
+    let shared = if settings.share && large { share::repeated(logical) } else { Vec::new() };
+    (!boundaries.is_empty() || !shared.is_empty())
+        .then(|| Driver::new(state, settings, memory, logical.clone(), shared, boundaries, Arc::clone(running), reach))
 }
 
 /// Whether runs adapt.
@@ -123,6 +127,10 @@ pub struct AdaptiveSettings {
     pub skip_empty: bool,
     /// Run joins that would not fit the memory pool over smaller buckets.
     pub memory: bool,
+    /// Compute subplans that a query has more than once a single time.
+    pub share: bool,
+    /// Smallest size of the files that a query reads, in bytes, from which subplans are shared.
+    pub share_min_bytes: u64,
     /// Smallest predicted work of a join, in rows of both inputs, for which its inputs are run as stages.
     pub min_rows: u64,
 }
@@ -135,6 +143,8 @@ impl Default for AdaptiveSettings {
             broadcast: true,
             skip_empty: true,
             memory: true,
+            share: true,
+            share_min_bytes: 8 << 20,
             min_rows: 8 << 20,
         }
     }

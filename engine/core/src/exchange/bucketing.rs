@@ -64,6 +64,10 @@ impl Bucketing {
 
     /// `batch` in the order of its buckets; its hashes must lie in `scratch`.
     pub(crate) fn divide(&self, batch: &RecordBatch, scratch: &mut Scratch) -> Result<Chunk> {
+        if self.buckets == 1 {
+            let rows = batch.num_rows() as u32;
+            return Ok(Chunk { batch: batch.clone(), starts: Box::new([0, rows]) });
+        }
         let buckets = self.buckets as u64;
         scratch.targets.clear();
         let mask = buckets.is_power_of_two().then(|| buckets - 1);

@@ -46,6 +46,13 @@ impl ExchangeReaderExec {
         Self::new(exchange, assignment, partitioning)
     }
 
+    /// All rows of an exchange that is not divided, in `n` partitions of the same size.
+    pub(crate) fn even(exchange: Arc<Exchange>, n: usize) -> Self {
+        let rows = exchange.size().rows;
+        let assignment = slices::split(0, rows, n).into_iter().map(|slice| vec![slice]).collect();
+        Self::assigned(exchange, assignment)
+    }
+
     /// The rows of `assignment`, in a layout that the planner knows nothing of.
     pub(crate) fn assigned(exchange: Arc<Exchange>, assignment: Assignment) -> Self {
         let partitioning = Partitioning::UnknownPartitioning(assignment.len());
