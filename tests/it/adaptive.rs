@@ -150,7 +150,7 @@ fn explain_says_where_a_plan_is_cut_and_why_nowhere() {
     let (boundaries, why, _) = step(&rules);
     assert!(boundaries == 0 && why.contains("`adaptive_split_skew` and `adaptive_broadcast` are `off`"), "{why}");
     let planned = place.ok(&["plan", "p", "--adaptive", "force"]).out;
-    assert!(planned.contains("the inputs of 1 join run first"), "{planned}");
+    assert!(planned.contains("1 part of the plan run first"), "{planned}");
     assert!(!place.ok(&["plan", "p"]).out.contains("run first"));
     // A query over files has no name for it, and no joins here.
     let query = json(&place, &["explain", "--adaptive", "force", "-c", "SELECT count(*) FROM 'p/facts.csv'"]);

@@ -49,7 +49,7 @@ pub struct PlannedStep {
     pub schema: SchemaRef,
     /// Rows that statistics expect, where they tell and [`Depth::Physical`] was asked for.
     pub estimated_rows: Option<u64>,
-    /// Joins whose inputs would run as stages before the rest is planned; 0 where only [`Depth::Logical`] was asked for.
+    /// Parts of the plan, such as joins, that would run as stages before the rest is planned; 0 where only [`Depth::Logical`] was asked for.
     pub boundaries: u64,
 }
 

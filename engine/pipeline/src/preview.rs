@@ -56,7 +56,7 @@ pub struct StepPreview {
     pub columns: Vec<Column>,
     /// Rows that statistics expect, where they tell.
     pub estimated_rows: Option<u64>,
-    /// Joins whose inputs would run as stages before the rest is planned.
+    /// Parts of the plan, such as joins, that would run as stages before the rest is planned.
     pub boundaries: u64,
     /// Where the result goes; none: an intermediate result.
     pub output: Option<OutputPreview>,

@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use serde::Serialize;
 use sparklet_history::{Adaptation, AdaptationKind, AdaptationReason, RunRecord};
 
-use crate::human::{bytes, count, factor, plural, safe};
+use crate::human::{bytes, clip, count, factor, plural, safe};
 use crate::thresholds::ADAPTATION_GAIN;
 use crate::timing::share;
 
@@ -15,6 +15,9 @@ pub const OTHER_SLOTS: [u32; 2] = [8, 32];
 
 /// Sizes that a record lists, at most: of so many there may be more.
 pub(crate) const SIZES_LISTED: usize = 64;
+
+/// Columns of an operator's text in a sentence, at most.
+const LONGEST_OPERATOR: usize = 120;
 
 /// What is derived from one [`Adaptation`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -130,8 +133,14 @@ pub(crate) fn switch(adaptation: &Adaptation) -> &'static str {
         (AdaptationKind::DivideJoin { .. }, _) => "adaptive_split_skew = \"off\"",
         (AdaptationKind::Broadcast { .. }, _) => "adaptive_broadcast = \"off\"",
         (AdaptationKind::SkipEmpty { .. }, _) => "adaptive_skip_empty = \"off\"",
+        (AdaptationKind::ShareSubplan { .. }, _) => "adaptive_share = \"off\"",
         (AdaptationKind::RunInStages, _) => "adaptive_memory = \"off\"",
     }
+}
+
+/// The start of a text that may be long: an operator with all its expressions.
+fn short(text: &str) -> String {
+    clip(text, LONGEST_OPERATOR, true)
 }
 
 fn what(kind: &AdaptationKind) -> String {
@@ -162,6 +171,11 @@ fn what(kind: &AdaptationKind) -> String {
         AdaptationKind::SkipEmpty { on } => {
             format!("the join{} was not run, nor what was left to run beneath it", keys(on))
         }
+        AdaptationKind::ShareSubplan { what, readers } => format!(
+            "a part of the plan that stands in it {} was computed once: {}",
+            plural(u64::from(*readers), "time", "times"),
+            safe(&short(what))
+        ),
         AdaptationKind::RunInStages => "the query began again, the inputs of its joins as stages".to_owned(),
     }
 }
@@ -192,6 +206,9 @@ fn because(reason: &AdaptationReason) -> String {
                 .map(|rows| format!("; {} were expected of both together", plural(rows, "row", "rows")))
                 .unwrap_or_default();
             format!("{found}{expected}")
+        }
+        AdaptationReason::Repeated { rows, bytes: size } => {
+            format!("its {} in {} are kept for all who read them", plural(*rows, "row", "rows"), bytes(*size))
         }
         AdaptationReason::InputEmpty => "one of its inputs has no rows".to_owned(),
         AdaptationReason::MemoryExhausted { message } => {
@@ -275,6 +292,10 @@ mod tests {
             },
             AdaptationKind::Broadcast { on: on.clone() },
             AdaptationKind::SkipEmpty { on: Vec::new() },
+            AdaptationKind::ShareSubplan {
+                what: "Aggregate: groupBy=[[a.k]], aggr=[[sum(a.v)]]".to_owned(),
+                readers: 2,
+            },
             AdaptationKind::RunInStages,
         ];
         let reasons = [
@@ -283,6 +304,7 @@ mod tests {
             AdaptationReason::BuildSideSmall { rows: 1, bytes: 2048, expected_rows: Some(5_000) },
             AdaptationReason::BuildSideSmall { rows: 0, bytes: 0, expected_rows: None },
             AdaptationReason::MemoryExhausted { message: "\nout of memory\nby much".to_owned() },
+            AdaptationReason::Repeated { rows: 1_000, bytes: 20_480 },
             AdaptationReason::InputEmpty,
             AdaptationReason::Forced,
         ];
@@ -292,12 +314,14 @@ mod tests {
         the join on a.k = b.k and a.t = b.t was divided into 40 joins of their own, 2 hot buckets cut into slices, 3 with the other side built, 1 too large for a hash table: divided once more or sorted
         the join on a.k = b.k and a.t = b.t became a broadcast of its smaller input
         the join was not run, nor what was left to run beneath it
+        a part of the plan that stands in it 2 times was computed once: Aggregate: groupBy=[[a.k]], aggr=[[sum(a.v)]]
         the query began again, the inputs of its joins as stages
         the largest bucket has 420,000 rows of both sides, the median one 10,000 (42×)
         the largest bucket has 420,000 rows of both sides, the median one 0
         one input has 1 row in 2.00 KiB; 5,000 rows were expected of both together
         what runs before it turned out smaller than expected
         the attempt without stages did not fit in memory: out of memory
+        its 1,000 rows in 20.0 KiB are kept for all who read them
         one of its inputs has no rows
         `adaptive = "force"`
         "#);

@@ -92,8 +92,8 @@ fn describe(step: &StepPreview, look: Look, text: &mut String) {
         line("rows", format!("about {} (from statistics)", human::count(rows)));
     }
     if step.boundaries > 0 {
-        let joins = human::plural(step.boundaries, "join", "joins");
-        line("stages", format!("the inputs of {joins} run first and are measured (see `sparklet explain`)"));
+        let parts = human::plural(step.boundaries, "part", "parts");
+        line("stages", format!("{parts} of the plan run first and are measured (see `sparklet explain`)"));
     }
     let columns: Vec<String> = step.columns.iter().map(|c| format!("{} {}", c.name, c.data_type)).collect();
     line("columns", columns.join(", "));
@@ -193,7 +193,7 @@ mod tests {
               reads    ← clean, customers
               output   out/totals (parquet folder by day, replaces what is there)
               rows     about 12,000 (from statistics)
-              stages   the inputs of 2 joins run first and are measured (see `sparklet explain`)
+              stages   2 parts of the plan run first and are measured (see `sparklet explain`)
               columns  id Int64, total Float64
               changes  adds column `total` (Float64)
               changes  removes column `sum`

@@ -161,7 +161,16 @@ fn each_rule_of_adaptive_execution_has_a_switch() {
     let layers = [
         layer(Origin::Pipeline, &[("adaptive_split_skew", "off"), ("adaptive_memory", "off")]),
         layer(Origin::Environment, &[("adaptive_broadcast", "off"), ("adaptive_memory", "on")]),
-        layer(Origin::Flag, &[("adaptive", "force"), ("adaptive_skip_empty", "off"), ("adaptive_min_rows", "1000")]),
+        layer(
+            Origin::Flag,
+            &[
+                ("adaptive", "force"),
+                ("adaptive_skip_empty", "off"),
+                ("adaptive_share", "off"),
+                ("adaptive_share_min_bytes", "none"),
+                ("adaptive_min_rows", "1000"),
+            ],
+        ),
     ];
     let wanted = sparklet_core::AdaptiveSettings {
         mode: sparklet_core::AdaptiveMode::Force,
@@ -169,6 +178,8 @@ fn each_rule_of_adaptive_execution_has_a_switch() {
         broadcast: false,
         skip_empty: false,
         memory: true,
+        share: false,
+        share_min_bytes: 0,
         min_rows: 1000,
     };
     assert_eq!(adaptive(&layers), wanted);

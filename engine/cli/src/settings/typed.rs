@@ -107,6 +107,8 @@ impl Settings {
                 broadcast: on("adaptive_broadcast"),
                 skip_empty: on("adaptive_skip_empty"),
                 memory: on("adaptive_memory"),
+                share: on("adaptive_share"),
+                share_min_bytes: value::optional(&text("adaptive_share_min_bytes"), value::size)?.unwrap_or(0),
                 min_rows: value::count(&text("adaptive_min_rows"))?,
             },
             environment: text("environment"),

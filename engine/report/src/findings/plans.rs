@@ -106,13 +106,14 @@ fn skew(spot: &Spot<'_>) -> Option<Finding> {
         return None;
     }
     let partitions = node.partitions.len() as u64;
+    let leaf = is_leaf(spot.shape, spot.index) && !is_exchange_reader(node);
     let rest = node.partitions.iter().filter(|p| p.rows > 0).count();
-    let (how, next) = if rest == 1 && is_leaf(spot.shape, spot.index) {
+    let (how, next) = if rest == 1 && leaf {
         (
             format!("one of {partitions} partitions has all {} rows", count(largest)),
             "write the source as several files, or with several row groups (a Parquet row group is read by one task)",
         )
-    } else if is_leaf(spot.shape, spot.index) {
+    } else if leaf {
         (uneven(largest, partitions, skew), "write the source as files, or row groups, of even size")
     } else {
         (

@@ -48,7 +48,7 @@ pub(super) fn plans(page: &mut Page, report: &Report<'_>) {
         page.paragraph(
             "  ",
             "ExchangeReaderExec reads the rows that the stage below it left: that stage ran to its end first, and what is above was \
-             planned from what it was.",
+             planned from what it was. Where several read the same rows, the stage stands below one of them.",
             Tint::Dim,
         );
     }
@@ -194,8 +194,9 @@ fn attributes(pen: Pen, node: &NodeRecord, leaf: bool, shared_out: bool) -> (Str
         }
         Completeness::Truncated => parts.push("stopped before its end".to_owned()),
     }
-    if is_exchange_reader(node) && !leaf {
-        parts.push("what is below ran first, as a stage".to_owned());
+    if is_exchange_reader(node) {
+        let stage = if leaf { "its stage stands below another reader" } else { "what is below ran first, as a stage" };
+        parts.push(stage.to_owned());
     }
     parts.extend(node.bytes.filter(|b| *b > 0).map(|b| format!("{} {}", bytes(b), if leaf { "read" } else { "out" })));
     parts.extend(node.peak_memory_bytes.filter(|b| *b > 0).map(|b| format!("memory {}", bytes(b))));

@@ -16,7 +16,7 @@ pub(super) struct Stages {
     mode: &'static str,
     /// The setting `adaptive_min_rows`.
     min_rows: u64,
-    /// A line for each join whose inputs run first.
+    /// A line for each join whose inputs run first, and for each part that is computed once for several readers.
     boundaries: Vec<String>,
     /// Why there, or why nowhere.
     why: String,
@@ -48,10 +48,8 @@ impl Stages {
             };
             return format!("no stages: {}{again}\n", self.why);
         }
-        let mut text = format!(
-            "stages: the inputs of {} run first and are measured; what is above is planned from what they were\n",
-            plural(self.boundaries.len() as u64, "join", "joins")
-        );
+        let mut text =
+            "stages: these parts run first and are measured; what is above is planned from what they were\n".to_owned();
         for boundary in &self.boundaries {
             text.push_str(&format!("  {}\n", sparklet_report::human::safe(boundary)));
         }
@@ -62,7 +60,8 @@ impl Stages {
 
 fn why_there(settings: &AdaptiveSettings) -> String {
     if settings.mode == AdaptiveMode::Force {
-        return "`adaptive` is `force`: every join that can be cut".to_owned();
+        return "`adaptive` is `force`: every join that can be cut, and every part that is there more than once"
+            .to_owned();
     }
     let mut reasons = Vec::new();
     let changes = match (settings.split_skew, settings.broadcast) {
@@ -77,6 +76,9 @@ fn why_there(settings: &AdaptiveSettings) -> String {
     if settings.memory {
         reasons.push("a build side that may not fit in the memory of a slot (`adaptive_memory`)".to_owned());
     }
+    if settings.share {
+        reasons.push("a part that is there more than once (`adaptive_share`)".to_owned());
+    }
     format!("expected are {}", reasons.join("; or "))
 }
 
@@ -86,7 +88,8 @@ fn why_none(plan: &PlanRecord, settings: &AdaptiveSettings) -> String {
         return "`adaptive` is `off`".to_owned();
     }
     if joins(plan).next().is_none() {
-        return "the plan has no hash join, and only the inputs of those are run as stages".to_owned();
+        return "the plan has no hash join, and no part with an aggregate or a window that is there more than once and large enough"
+            .to_owned();
     }
     if settings.mode == AdaptiveMode::Force {
         return NOWHERE.to_owned();
@@ -168,7 +171,7 @@ mod tests {
         let force = AdaptiveSettings { mode: AdaptiveMode::Force, ..on.clone() };
         let no_rule = AdaptiveSettings { split_skew: false, broadcast: false, memory: false, ..on.clone() };
         let memory_only = AdaptiveSettings { split_skew: false, broadcast: false, ..on.clone() };
-        let skew_only = AdaptiveSettings { broadcast: false, memory: false, ..on.clone() };
+        let skew_only = AdaptiveSettings { broadcast: false, memory: false, share: false, ..on.clone() };
         let small = join("mode=Partitioned, join_type=Inner", [Some(400), Some(99)]);
         let large = join("mode=Partitioned, join_type=Inner", [Some(400_000), Some(99)]);
         let unknown = join("mode=Partitioned, join_type=Inner", [Some(400), None]);
@@ -201,22 +204,22 @@ mod tests {
               if it runs out of memory, it is run again with the inputs of its joins as stages (`adaptive_memory`)
             no stages: each of its joins is a broadcast: one input is expected to be small
               if it runs out of memory, it is run again with the inputs of its joins as stages (`adaptive_memory`)
-            no stages: the plan has no hash join, and only the inputs of those are run as stages
-            no stages: the plan has no hash join, and only the inputs of those are run as stages
+            no stages: the plan has no hash join, and no part with an aggregate or a window that is there more than once and large enough
+            no stages: the plan has no hash join, and no part with an aggregate or a window that is there more than once and large enough
             no stages: its joins lie where nothing is cut: below a limit, in a recursion, in a scalar subquery, or in a NOT IN
             no stages: `adaptive` is `off`
             no stages: `adaptive_split_skew`, `adaptive_broadcast` and `adaptive_memory` are `off`
             no stages: no build side is expected to be too large for memory, and `adaptive_split_skew` and `adaptive_broadcast` are `off`
               if it runs out of memory, it is run again with the inputs of its joins as stages (`adaptive_memory`)
-            stages: the inputs of 1 join run first and are measured; what is above is planned from what they were
+            stages: these parts run first and are measured; what is above is planned from what they were
               Inner join on a.k = b.k: 400099 rows expected on both sides together
-              why: expected are 1,000 rows or more of both inputs (`adaptive_min_rows`): a hot key, or an input smaller than expected, would change how they are joined; or a build side that may not fit in the memory of a slot (`adaptive_memory`)
-            stages: the inputs of 1 join run first and are measured; what is above is planned from what they were
+              why: expected are 1,000 rows or more of both inputs (`adaptive_min_rows`): a hot key, or an input smaller than expected, would change how they are joined; or a build side that may not fit in the memory of a slot (`adaptive_memory`); or a part that is there more than once (`adaptive_share`)
+            stages: these parts run first and are measured; what is above is planned from what they were
               Inner join on a.k = b.k: 400099 rows expected on both sides together
               why: expected are 1,000 rows or more of both inputs (`adaptive_min_rows`): a hot key would change how they are joined
-            stages: the inputs of 1 join run first and are measured; what is above is planned from what they were
+            stages: these parts run first and are measured; what is above is planned from what they were
               Inner join on a.k = b.k: 400099 rows expected on both sides together
-              why: `adaptive` is `force`: every join that can be cut
+              why: `adaptive` is `force`: every join that can be cut, and every part that is there more than once
         ");
     }
 }
