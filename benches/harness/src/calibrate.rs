@@ -172,7 +172,13 @@ mod tests {
 
     #[test]
     fn every_candidate_is_known_to_datafusion_and_changes_something() {
-        let settings = Settings { slots: 2, memory: 64 << 20, batch_size: None, spill: std::env::temp_dir() };
+        let settings = Settings {
+            slots: 2,
+            memory: 64 << 20,
+            batch_size: None,
+            spill: std::env::temp_dir(),
+            adaptive: Default::default(),
+        };
         let entries = |plain: &Plain| -> Vec<_> {
             plain.context().copied_config().options().entries().into_iter().map(|e| (e.key, e.value)).collect()
         };

@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chrono::Utc;
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use sparklet_core::{AdaptiveMode, AdaptiveSettings};
 
 use crate::calibrate::calibrate;
 use crate::data;
@@ -14,7 +16,7 @@ use crate::error::{AtPath, Failure, Result};
 use crate::home::{Home, View, Workload};
 use crate::report::Report;
 use crate::runs::{self, Plan, Track};
-use crate::{plot, queries, text};
+use crate::{plot, queries, skew, text};
 
 /// Measures sparklet on workloads that come again day after day, beside plain DataFusion of the same version.
 #[derive(Debug, Parser)]
@@ -75,6 +77,42 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Measure joins, distinct counts and windows over facts with one key that has 40 % of the rows, against the bars.
+    Skew {
+        /// Rows of the facts; written once for each number.
+        #[arg(long, default_value_t = 50_000_000)]
+        rows: u64,
+        /// Different keys of the facts; the table that they are joined with has a fifth more.
+        #[arg(long, default_value_t = 1_000_000)]
+        keys: u64,
+        /// Names of the cases, separated by commas; all if left out.
+        #[arg(long, value_delimiter = ',')]
+        cases: Vec<String>,
+        /// Measured runs of each case, engine and kind of facts.
+        #[arg(long, default_value_t = 3)]
+        pairs: u32,
+        /// Slots of both engines in the pairs; the cores if left out. Worker threads are as many as cores.
+        #[arg(long)]
+        slots: Option<usize>,
+        /// Numbers of slots for which the tasks of the skewed stage are measured, separated by commas.
+        #[arg(long, value_delimiter = ',', default_values_t = [8, 32])]
+        spread: Vec<usize>,
+        /// Memory pool of both engines in MiB; 70 % of the memory if left out.
+        #[arg(long)]
+        memory: Option<u64>,
+        /// Whether sparklet changes plans in mid-run: `on`, `off` or `force`.
+        #[arg(long, default_value = "on")]
+        adaptive: AdaptiveMode,
+        /// Rows of both inputs of a join from which sparklet changes plans; its default if left out.
+        #[arg(long)]
+        min_rows: Option<u64>,
+        /// Seed of the order of the runs.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// JSON file. In the bench home's `results` if left out.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
     /// Print plain DataFusion's plan of a query, for looking at what a ratio says.
     Plan {
         #[command(flatten)]
@@ -105,6 +143,10 @@ struct What {
     /// Seed of the order of the runs, and of the literals.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Whether sparklet changes plans in mid-run: `on`, `off` or `force`. If left out, `on`; but `off` in `overhead`, which measures
+    /// observing.
+    #[arg(long)]
+    adaptive: Option<AdaptiveMode>,
 }
 
 #[derive(Debug, Args)]
@@ -155,7 +197,7 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<bool> {
         Command::Run { what, days, track, pairs, no_tuned, output } => {
             let work = Work::new(&home)?;
             let mut plan = what.plan(&home, &work, track, days, pairs)?;
-            let runtime = runtime(&plan.settings)?;
+            let runtime = runtime(plan.settings.slots)?;
             let started_at = Utc::now();
             let calibration = if no_tuned {
                 None
@@ -170,22 +212,56 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<bool> {
             publish(&home, &report, &output, out)?;
             Ok(report.mismatches.is_empty() && report.not_stored.is_empty())
         }
-        Command::Overhead { what, pairs, output } => {
+        Command::Overhead { mut what, pairs, output } => {
+            what.adaptive.get_or_insert(AdaptiveMode::Off);
             let work = Work::new(&home)?;
             let plan = what.plan(&home, &work, Track::Frozen, 1, pairs)?;
             let started_at = Utc::now();
-            let measured = runtime(&plan.settings)?.block_on(runs::run(&home, &plan, work.path(), out))?;
+            let measured = runtime(plan.settings.slots)?.block_on(runs::run(&home, &plan, work.path(), out))?;
             let report = Report::new(&plan, measured, None, started_at);
             publish(&home, &report, &output, out)?;
             let fine = bars(&report, out)?;
             Ok(fine && report.mismatches.is_empty() && report.not_stored.is_empty())
         }
         Command::Verify { what } => verify(&home, &what, out),
+        Command::Skew { rows, keys, cases, pairs, slots, spread, memory, adaptive, min_rows, seed, out: json } => {
+            if pairs == 0 || slots == Some(0) || spread.contains(&0) {
+                return Err(Failure::new("0 pairs or 0 slots measure nothing").with_hint("use 1 or more of both"));
+            }
+            let cases = skew::load(&cases)?;
+            let size = skew::Size { rows, keys };
+            let (tables, made) = skew::setup(&home, size)?;
+            writeln!(out, "{} {rows} rows", if made { "wrote" } else { "there already:" })?;
+            let work = Work::new(&home)?;
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            let defaults = AdaptiveSettings::default();
+            let settings = Settings {
+                slots: slots.unwrap_or(cores),
+                memory: memory.map_or_else(sparklet_core::memory::default_memory_limit, |mib| mib << 20),
+                batch_size: None,
+                spill: work.path().join("spill"),
+                adaptive: AdaptiveSettings {
+                    mode: adaptive,
+                    min_rows: min_rows.unwrap_or(defaults.min_rows),
+                    ..defaults
+                },
+            };
+            let plan = skew::Plan { size, cases, pairs, seed, settings, spread };
+            let started_at = Utc::now();
+            let measured = runtime(cores)?.block_on(skew::run(&plan, &tables, out))?;
+            let report = skew::Report::new(&plan, measured, started_at);
+            let time = report.started_at.format("%Y%m%d-%H%M%S");
+            let json = json.unwrap_or_else(|| home.results().join(format!("skew-r{rows}-{time}.json")));
+            skew::write(&report, out)?;
+            write_json(&report, &json)?;
+            writeln!(out, "written: {}", json.display())?;
+            Ok(report.fine())
+        }
         Command::Plan { what } => {
             let work = Work::new(&home)?;
             let plan = what.plan(&home, &work, Track::Frozen, 1, 1)?;
             let tables = all_tables(&home, &what, &work)?;
-            runtime(&plan.settings)?.block_on(async {
+            runtime(plan.settings.slots)?.block_on(async {
                 let plain = Plain::new(&plan.settings, &Default::default())?;
                 plain.register(&tables).await?;
                 for query in &plan.queries {
@@ -205,7 +281,7 @@ impl Work {
         Ok(Self(tempfile::Builder::new().prefix("work-").tempdir_in(home.root()).at_path(home.root())?))
     }
 
-    fn path(&self) -> &std::path::Path {
+    fn path(&self) -> &Path {
         self.0.path()
     }
 }
@@ -229,14 +305,18 @@ impl What {
                 memory: self.memory.map_or_else(sparklet_core::memory::default_memory_limit, |mib| mib << 20),
                 batch_size: self.batch_size,
                 spill: work.path().join("spill"),
+                adaptive: AdaptiveSettings {
+                    mode: self.adaptive.unwrap_or(AdaptiveMode::On),
+                    ..AdaptiveSettings::default()
+                },
             },
             tuned: None,
         })
     }
 }
 
-fn runtime(settings: &Settings) -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(settings.slots).enable_all().build()?)
+fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?)
 }
 
 /// All tables with all their days.
@@ -257,16 +337,20 @@ fn publish(home: &Home, report: &Report, output: &Output, out: &mut dyn Write) -
             home.results().join(format!("{}-sf{}-{track}-{time}.json", report.workload.name(), report.scale))
         }
     };
-    if let Some(folder) = json.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).at_path(folder)?;
-    }
     text::write(report, out)?;
-    let content = serde_json::to_vec_pretty(report).map_err(|e| Failure::new(e.to_string()))?;
-    std::fs::write(&json, content).at_path(&json)?;
+    write_json(report, &json)?;
     let svg = json.with_extension("svg");
     plot::draw(report, &svg)?;
     writeln!(out, "written: {} and {}", json.display(), svg.display())?;
     Ok(())
+}
+
+fn write_json(report: &impl Serialize, path: &Path) -> Result<()> {
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).at_path(folder)?;
+    }
+    let content = serde_json::to_vec_pretty(report).map_err(|e| Failure::new(e.to_string()))?;
+    std::fs::write(path, content).at_path(path)
 }
 
 /// Bars of the whole run against plain DataFusion: its total, and each query beyond what plain shows against itself. Met only where the
@@ -306,7 +390,7 @@ fn verify(home: &Home, what: &What, out: &mut dyn Write) -> Result<bool> {
     let work = Work::new(home)?;
     let plan = what.plan(home, &work, Track::Frozen, 1, 1)?;
     let tables = all_tables(home, what, &work)?;
-    runtime(&plan.settings)?.block_on(async {
+    runtime(plan.settings.slots)?.block_on(async {
         let plain = Plain::new(&plan.settings, &Default::default())?;
         let mut sparklet = Sparklet::new(&plan.settings, plan.workload.name())?;
         plain.register(&tables).await?;

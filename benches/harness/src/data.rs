@@ -82,7 +82,7 @@ pub(crate) fn require(home: &Home, workload: Workload, scale: f64, days: u32) ->
 }
 
 /// Writes all tables, one thread a core.
-fn generate(folder: &Path, plans: &[Plan], days: u32) -> Result<Vec<Table>> {
+pub(crate) fn generate(folder: &Path, plans: &[Plan], days: u32) -> Result<Vec<Table>> {
     let slices: Vec<(usize, u32)> = plans
         .iter()
         .enumerate()

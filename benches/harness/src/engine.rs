@@ -11,14 +11,15 @@ use datafusion::execution::context::{SessionConfig as PlainConfig, SessionContex
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, PeakRecordingPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::physical_plan::{collect, displayable};
+use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
 use datafusion::prelude::ParquetReadOptions;
 use sparklet_core::source::{Format, SourceOptions, SourceSpec};
-use sparklet_core::{PreparedQuery, Session, SessionConfig};
+use sparklet_core::{AdaptiveSettings, PreparedQuery, Session, SessionConfig};
 use sparklet_history::SourceRecord;
 
 use crate::error::{AtPath, Result};
 use crate::measure::{Clock, Cost};
+use crate::skew::timed::{self, Stage};
 
 /// What both engines are given.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) batch_size: Option<usize>,
     /// Folder for spill files.
     pub(crate) spill: PathBuf,
+    /// How sparklet changes plans in mid-run; plain DataFusion does not.
+    pub(crate) adaptive: AdaptiveSettings,
 }
 
 /// A finished query.
@@ -91,6 +94,20 @@ impl Plain {
         self.pool.reset_peak();
         let clock = Clock::start();
         let plan = self.context.sql(sql).await?.create_physical_plan().await?;
+        self.rows(plan, &clock).await
+    }
+
+    /// Runs one query and says what the tasks of its topmost stage over hashed rows took; none where there is no such stage.
+    pub(crate) async fn run_timed(&self, sql: &str) -> Result<(Answer, Option<Stage>)> {
+        self.pool.reset_peak();
+        let clock = Clock::start();
+        let plan = self.context.sql(sql).await?.create_physical_plan().await?;
+        let (plan, stage) = timed::wrap(plan)?;
+        let answer = self.rows(plan, &clock).await?;
+        Ok((answer, stage.map(|stage| stage.read())))
+    }
+
+    async fn rows(&self, plan: Arc<dyn ExecutionPlan>, clock: &Clock) -> Result<Answer> {
         let planning_us = clock.wall_us();
         let schema = plan.schema();
         let batches = collect(plan, self.context.task_ctx()).await?;
@@ -122,6 +139,7 @@ impl Sparklet {
             batch_size: settings.batch_size,
             observe: true,
             pipeline: pipeline.to_owned(),
+            adaptive: settings.adaptive.clone(),
             ..SessionConfig::default()
         };
         std::fs::create_dir_all(&settings.spill).at_path(&settings.spill)?;

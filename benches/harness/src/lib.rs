@@ -19,6 +19,7 @@ mod queries;
 mod record;
 mod report;
 mod runs;
+mod skew;
 mod skewed;
 mod stats;
 mod text;

@@ -33,6 +33,10 @@ pub(crate) struct Report {
     pub(crate) slots: usize,
     pub(crate) memory_limit_bytes: u64,
     pub(crate) batch_size: Option<usize>,
+    /// Whether sparklet changes plans in mid-run: `off`, `on` or `force`.
+    pub(crate) adaptive: String,
+    /// Changes of plans in mid-run by query, in the first pair of each day.
+    pub(crate) adaptations: BTreeMap<String, usize>,
     /// Settings of DataFusion that the two engines do not share.
     pub(crate) different_settings: Vec<String>,
     /// Each column against plain DataFusion: `sparklet` (from the text of a query to its last row), `sparklet_whole` (with what comes
@@ -282,6 +286,8 @@ impl Report {
             slots: plan.settings.slots,
             memory_limit_bytes: plan.settings.memory,
             batch_size: plan.settings.batch_size,
+            adaptive: plan.settings.adaptive.mode.name().to_owned(),
+            adaptations: measured.adaptations,
             different_settings: measured.different_settings,
             columns,
             queries: plan.queries.iter().map(|q| query(q.number)).collect(),

@@ -77,6 +77,8 @@ pub(crate) struct Measured {
     pub(crate) different_settings: Vec<String>,
     /// Share of the machine that other processes used meanwhile.
     pub(crate) neighbours: Option<f64>,
+    /// Changes of plans in mid-run by query, in sparklet's first pair of each day.
+    pub(crate) adaptations: BTreeMap<String, usize>,
     /// Queries of the moving track without a row, of all.
     pub(crate) empty: u32,
     pub(crate) drawn: u32,
@@ -318,6 +320,10 @@ impl Day {
         if at.pair == 0 {
             let complete = observed.plan.nodes.iter().filter(|n| n.completeness == Completeness::Complete);
             measured.q_errors.extend(complete.filter_map(NodeRecord::q_error));
+            let adaptations = prepared.adaptations().len();
+            if adaptations > 0 {
+                *measured.adaptations.entry(at.query.name()).or_default() += adaptations;
+            }
         }
         let rows = answer.batches.iter().map(|b| b.num_rows() as u64).sum();
         trace.add(&at.query.name(), sql, answer.cost, rows, &prepared, observed);

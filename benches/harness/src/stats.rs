@@ -93,9 +93,32 @@ pub(crate) fn t_quantile_95(df: usize) -> f64 {
     }
 }
 
+/// Time until the last of `tasks` ends when `slots` take them one by one, the longest first (Graham: "Bounds on multiprocessing timing
+/// anomalies", 1969), in the unit of the tasks.
+pub(crate) fn makespan(tasks: &[u64], slots: usize) -> u64 {
+    let mut longest_first = tasks.to_vec();
+    longest_first.sort_unstable_by(|a, b| b.cmp(a));
+    let mut busy = vec![0_u64; slots.max(1)];
+    for task in longest_first {
+        if let Some(free) = busy.iter_mut().min() {
+            *free += task;
+        }
+    }
+    busy.into_iter().max().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_makespan_is_the_last_end() {
+        assert_eq!(makespan(&[], 8), 0);
+        assert_eq!(makespan(&[5, 1, 1, 1], 1), 8);
+        // One long task sets the time whatever the slots.
+        assert_eq!(makespan(&[1, 1, 40, 1], 8), 40);
+        assert_eq!(makespan(&[3, 3, 2, 2, 2], 2), 7);
+    }
 
     #[test]
     fn quantiles_interpolate() {

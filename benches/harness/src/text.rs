@@ -14,13 +14,14 @@ pub(crate) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let track = format!("{:?}", report.track).to_lowercase();
     writeln!(
         out,
-        "{} scale {}, {track}, {} days × {} pairs, {} slots, {} MiB, sparklet {} beside DataFusion {}, seed {}",
+        "{} scale {}, {track}, {} days × {} pairs, {} slots, {} MiB, adaptive {}, sparklet {} beside DataFusion {}, seed {}",
         report.workload.name(),
         report.scale,
         report.days,
         report.pairs,
         report.slots,
         report.memory_limit_bytes >> 20,
+        report.adaptive,
         report.sparklet,
         report.datafusion,
         report.seed
@@ -71,6 +72,11 @@ pub(crate) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         observe.p50, observe.p99, remember.p50, remember.p99
     )?;
     writeln!(out, "q-error of {} operators: P50 {:.2}, P90 {:.2}, P99 {:.2}", q.count, q.p50, q.p90, q.p99)?;
+    if report.adaptive != "off" {
+        let adapted: Vec<String> = report.adaptations.iter().map(|(query, n)| format!("{query} {n} ×")).collect();
+        let list = if adapted.is_empty() { "none".to_owned() } else { adapted.join(", ") };
+        writeln!(out, "changed in mid-run: {list}")?;
+    }
     if report.drawn > 0 {
         writeln!(out, "literals drawn for {} queries, {} of them without a row", report.drawn, report.empty)?;
     }

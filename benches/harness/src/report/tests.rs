@@ -43,7 +43,7 @@ fn report(days: u32, pairs: u32, queries: &[u32], time: impl Fn(u32, Column) -> 
         pairs,
         queries: queries.iter().map(|&number| Query { number, sql: String::new() }).collect(),
         seed: 1,
-        settings: Settings { slots: 2, memory: 1, batch_size: None, spill: "/".into() },
+        settings: Settings { slots: 2, memory: 1, batch_size: None, spill: "/".into(), adaptive: Default::default() },
         tuned: None,
     };
     Report::new(&plan, measured(days, pairs, queries, time), None, DateTime::UNIX_EPOCH)
