@@ -116,6 +116,62 @@ fn what_an_empty_input_makes_empty_is_not_run() {
 }
 
 #[test]
+fn what_stands_twice_is_computed_once() {
+    let place = Place::new();
+    pipeline(&place, "");
+    let query = "WITH s AS (SELECT k, sum(v) AS t FROM 'p/facts.csv' GROUP BY k) \
+                 SELECT count(*) AS n, max(a.t) AS m FROM s a JOIN s b ON a.t = b.t";
+    let ask = |adaptive: &str, set: &str| {
+        let args = ["--adaptive", adaptive, "--set", set, "-c", query];
+        let out = place.ok(&[&["sql", "--format", "csv"], args.as_slice()].concat()).out;
+        let recorded = json(&place, &["report", "last"])["run"]["steps"][0]["adaptations"].to_string();
+        (out, recorded, place.ok(&[&["explain"], args.as_slice()].concat()).out)
+    };
+    let (plain, recorded, _) = ask("off", "adaptive_share=on");
+    assert_eq!(recorded, "null");
+    let (out, recorded, explained) = ask("force", "adaptive_share=on");
+    assert_eq!(out, plain);
+    assert!(recorded.contains("share_subplan") && explained.contains("computed once for 2 readers"), "{explained}");
+    let text = place.ok(&["report", "last"]).out;
+    assert!(text.contains("was computed once") && text.contains("its stage stands below another reader"), "{text}");
+    let (out, recorded, explained) = ask("force", "adaptive_share=off");
+    assert_eq!(out, plain);
+    assert!(!recorded.contains("share_subplan") && !explained.contains("computed once"), "{explained}");
+    // So small a query is left alone.
+    let (out, recorded, explained) = ask("on", "adaptive_share=on");
+    assert_eq!((out, recorded.as_str()), (plain, "null"));
+    assert!(explained.contains("no stages: "), "{explained}");
+    assert!(ask("on", "adaptive_share_min_bytes=none").1.contains("share_subplan"));
+}
+
+/// A build side that looks small: text columns are larger than anybody guessed.
+#[test]
+fn a_query_that_does_not_fit_says_that_it_was_run_twice() {
+    let place = Place::new();
+    for copy in [
+        "COPY (SELECT value AS k, repeat('x', 500) || value AS t FROM range(0, 45000)) TO 'wide.parquet'",
+        "COPY (SELECT value AS k FROM range(0, 400000)) TO 'long.parquet'",
+    ] {
+        place.ok(&["sql", "--learning", "off", "-c", copy]);
+    }
+    let query = "SELECT count(*) AS n, max(length(w.t)) AS m FROM 'wide.parquet' w JOIN 'long.parquet' l ON w.k = l.k";
+    let args = ["--slots", "2", "--memory", "16MiB", "-c", query];
+    let explained = place.ok(&[&["explain"], args.as_slice()].concat()).out;
+    assert!(explained.contains("no stages: ") && explained.contains("run again"), "{explained}");
+    let said = place.ok(&[&["sql", "--format", "csv"], args.as_slice()].concat());
+    assert_eq!(said.out, "n,m\n45000,505\n");
+    let text = place.ok(&["report", "last"]).out;
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in
+        ["was run a second time, in stages", "the query began again", "because: the attempt without stages did not fit"]
+    {
+        assert!(text.contains(part), "no `{part}` in\n{text}");
+    }
+    let off = place.run(&[&["sql", "--set", "adaptive_memory=off"], args.as_slice()].concat());
+    assert_eq!(off.code, 6, "{}", off.err);
+}
+
+#[test]
 fn explain_says_where_a_plan_is_cut_and_why_nowhere() {
     let place = Place::new();
     // Joins that are not broadcast, however small.
@@ -129,7 +185,8 @@ fn explain_says_where_a_plan_is_cut_and_why_nowhere() {
         let json = json(&place, &args);
         let text = place.ok(&args).out;
         let stages = json["adaptive"].clone();
-        assert!(text.contains(stages["why"].as_str().unwrap()), "{stages:#}\n{text}");
+        let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(flat.contains(stages["why"].as_str().unwrap()), "{stages:#}\n{text}");
         (stages["boundaries"].as_array().unwrap().len(), stages["why"].as_str().unwrap().to_owned(), text)
     };
     let (boundaries, why, text) = step(&["--adaptive", "force"]);

@@ -19,6 +19,12 @@ pub(crate) const SIZES_LISTED: usize = 64;
 /// Columns of an operator's text in a sentence, at most.
 const LONGEST_OPERATOR: usize = 120;
 
+/// Columns of an error's text in a sentence, at most.
+const LONGEST_MESSAGE: usize = 240;
+
+/// The engine divides a join for the sake of time where that is expected to be a tenth shorter; what gains less was divided for memory.
+const DIVISION_PAYS: f64 = 1.1;
+
 /// What is derived from one [`Adaptation`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Adapted {
@@ -63,7 +69,7 @@ impl Adapted {
     pub fn new(adaptation: &Adaptation, slots: u32) -> Self {
         Self {
             what: what(&adaptation.kind),
-            because: because(&adaptation.because),
+            because: because(adaptation),
             predicted_gain: predicted_gain(adaptation),
             measured: Measured::new(&adaptation.task_cpu_us, slots),
         }
@@ -130,6 +136,9 @@ pub(crate) fn keys(on: &[String]) -> String {
 pub(crate) fn switch(adaptation: &Adaptation) -> &'static str {
     match (&adaptation.kind, &adaptation.because) {
         (_, AdaptationReason::Forced) => "adaptive = \"off\"",
+        (AdaptationKind::DivideJoin { .. }, _) if Division::of(adaptation) == Some(Division::Memory) => {
+            "adaptive_memory = \"off\""
+        }
         (AdaptationKind::DivideJoin { .. }, _) => "adaptive_split_skew = \"off\"",
         (AdaptationKind::Broadcast { .. }, _) => "adaptive_broadcast = \"off\"",
         (AdaptationKind::SkipEmpty { .. }, _) => "adaptive_skip_empty = \"off\"",
@@ -180,16 +189,44 @@ fn what(kind: &AdaptationKind) -> String {
     }
 }
 
-fn because(reason: &AdaptationReason) -> String {
-    match reason {
+/// Why a join was divided. A record names the sizes of buckets; that is the whole reason only where one of them was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Division {
+    /// A bucket is much larger than others.
+    Hot,
+    /// The work is less with the other side built.
+    OtherSide,
+    /// Expected to take about as long as before: only memory asks for it.
+    Memory,
+}
+
+impl Division {
+    fn of(adaptation: &Adaptation) -> Option<Self> {
+        let AdaptationKind::DivideJoin { split_buckets, swapped_units, .. } = &adaptation.kind else { return None };
+        let pays = predicted_gain(adaptation).is_none_or(|gain| gain >= DIVISION_PAYS);
+        Some(match (pays, *split_buckets, *swapped_units) {
+            (false, ..) => Self::Memory,
+            (true, 0, 1..) => Self::OtherSide,
+            _ => Self::Hot,
+        })
+    }
+}
+
+fn because(adaptation: &Adaptation) -> String {
+    match &adaptation.because {
         AdaptationReason::HotBuckets { largest_rows, median_rows } => {
+            let first = match Division::of(adaptation) {
+                Some(Division::Memory) => "a build side might not have fit in the memory of a slot; ",
+                Some(Division::OtherSide) => "the other side turned out to be cheaper to build; ",
+                Some(Division::Hot) | None => "",
+            };
             let times = if *median_rows == 0 {
                 String::new()
             } else {
                 format!(" ({})", factor(*largest_rows as f64 / *median_rows as f64, true))
             };
             format!(
-                "the largest bucket has {} of both sides, the median one {}{times}",
+                "{first}the largest bucket has {} of both sides, the median one {}{times}",
                 plural(*largest_rows, "row", "rows"),
                 count(*median_rows)
             )
@@ -212,8 +249,11 @@ fn because(reason: &AdaptationReason) -> String {
         }
         AdaptationReason::InputEmpty => "one of its inputs has no rows".to_owned(),
         AdaptationReason::MemoryExhausted { message } => {
-            let first = message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-            format!("the attempt without stages did not fit in memory: {}", safe(first))
+            let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+            format!(
+                "the attempt without stages did not fit in memory: {}",
+                clip(&safe(&message), LONGEST_MESSAGE, true)
+            )
         }
         AdaptationReason::Forced => "`adaptive = \"force\"`".to_owned(),
     }
@@ -308,7 +348,15 @@ mod tests {
             AdaptationReason::InputEmpty,
             AdaptationReason::Forced,
         ];
-        let lines: Vec<String> = kinds.iter().map(what).chain(reasons.iter().map(because)).collect();
+        let of = |because: &AdaptationReason| Adaptation { because: because.clone(), ..divided() };
+        let mut lines: Vec<String> = kinds.iter().map(what).chain(reasons.iter().map(|r| because(&of(r)))).collect();
+        let mut even = of(&AdaptationReason::HotBuckets { largest_rows: 10_100, median_rows: 10_000 });
+        if let AdaptationKind::DivideJoin { split_buckets, .. } = &mut even.kind {
+            *split_buckets = 0;
+        }
+        lines.push(because(&even));
+        even.predicted_after = even.predicted_before;
+        lines.extend([because(&even), switch(&even).to_owned()]);
         insta::assert_snapshot!(lines.join("\n"), @r#"
         the join on a.k = b.k and a.t = b.t was divided into 1 join of its own
         the join on a.k = b.k and a.t = b.t was divided into 40 joins of their own, 2 hot buckets cut into slices, 3 with the other side built, 1 too large for a hash table: divided once more or sorted
@@ -320,10 +368,13 @@ mod tests {
         the largest bucket has 420,000 rows of both sides, the median one 0
         one input has 1 row in 2.00 KiB; 5,000 rows were expected of both together
         what runs before it turned out smaller than expected
-        the attempt without stages did not fit in memory: out of memory
+        the attempt without stages did not fit in memory: out of memory by much
         its 1,000 rows in 20.0 KiB are kept for all who read them
         one of its inputs has no rows
         `adaptive = "force"`
+        the other side turned out to be cheaper to build; the largest bucket has 10,100 rows of both sides, the median one 10,000 (1.0×)
+        a build side might not have fit in the memory of a slot; the largest bucket has 10,100 rows of both sides, the median one 10,000 (1.0×)
+        adaptive_memory = "off"
         "#);
     }
 }

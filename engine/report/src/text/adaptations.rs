@@ -8,6 +8,7 @@ use crate::Report;
 use crate::adaptation::{Adapted, Measured, SIZES_LISTED, cost_share, switch};
 use crate::human::{count, factor, percent, plural, safe, width};
 use crate::table::{Cell, Column, Table, Tint};
+use crate::thresholds::SAME_TIME;
 use crate::timing::share;
 
 /// Task sizes drawn before and after, at most: those are the ones that decide the time.
@@ -142,7 +143,9 @@ fn expected(page: &mut Page, adaptation: &Adaptation, gain: Option<f64>, slots: 
         }
         _ => String::new(),
     };
-    let ratio = if gain >= 1.0 {
+    let ratio = if (gain - 1.0).abs() < SAME_TIME {
+        "about the same".to_owned()
+    } else if gain >= 1.0 {
         format!("{} as fast", factor(gain, unicode))
     } else {
         format!("{} as long", factor(1.0 / gain, unicode))

@@ -53,7 +53,7 @@ impl Stages {
         for boundary in &self.boundaries {
             text.push_str(&format!("  {}\n", sparklet_report::human::safe(boundary)));
         }
-        text.push_str(&format!("  why: {}\n", self.why));
+        text.push_str(&format!("  why: {}\n", self.why.replace("; or ", ";\n       or ")));
         text
     }
 }
@@ -213,7 +213,9 @@ mod tests {
               if it runs out of memory, it is run again with the inputs of its joins as stages (`adaptive_memory`)
             stages: these parts run first and are measured; what is above is planned from what they were
               Inner join on a.k = b.k: 400099 rows expected on both sides together
-              why: expected are 1,000 rows or more of both inputs (`adaptive_min_rows`): a hot key, or an input smaller than expected, would change how they are joined; or a build side that may not fit in the memory of a slot (`adaptive_memory`); or a part that is there more than once (`adaptive_share`)
+              why: expected are 1,000 rows or more of both inputs (`adaptive_min_rows`): a hot key, or an input smaller than expected, would change how they are joined;
+                   or a build side that may not fit in the memory of a slot (`adaptive_memory`);
+                   or a part that is there more than once (`adaptive_share`)
             stages: these parts run first and are measured; what is above is planned from what they were
               Inner join on a.k = b.k: 400099 rows expected on both sides together
               why: expected are 1,000 rows or more of both inputs (`adaptive_min_rows`): a hot key would change how they are joined
