@@ -18,7 +18,7 @@
 //! changes its meaning or goes away). **Not stable:** the wording and layout of the text form, and which findings are picked.
 //!
 //! Reading order: [`compare`] (which earlier runs count), [`timing`] (where the time went), [`adaptation`] (what was changed in mid-run), [`findings`] (what matters, by the
-//! [`thresholds`]), [`verdict`]; then the two renderers, [`text`] and [`json`].
+//! [`thresholds`]), [`mod@verdict`]; then the two renderers, [`text`] and [`json`].
 
 pub mod adaptation;
 pub mod compare;
