@@ -149,7 +149,7 @@ fn facts(size: Size, hot: f64, slice: u32) -> Batches {
 
 /// A row for most keys of the facts, and for a quarter as many keys that no fact has.
 fn dim(size: Size) -> Batches {
-    let mut random = StdRng::seed_from_u64(0x5eed_d1);
+    let mut random = StdRng::seed_from_u64(0x005e_edd1);
     Box::new(ranges(0..size.keys + size.keys / 4).map(move |range| {
         let k: Vec<i64> = range.map(|k| k as i64).filter(|k| k % STEP != LONELY).collect();
         let w: Vec<i64> = k.iter().map(|_| random.random_range(0..1_000)).collect();

@@ -76,17 +76,43 @@ pub(crate) struct CaseReport {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct SpreadReport {
     pub(crate) slots: usize,
+    /// Sparklet ÷ plain DataFusion, the whole query.
+    pub(crate) wall: Estimate,
+    pub(crate) cpu: Estimate,
+    pub(crate) runs: Vec<SpreadRun>,
+}
+
+/// The case run once on both engines.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct SpreadRun {
     /// The stage of plain DataFusion, and its tasks (one a partition).
     pub(crate) plain_stage: Option<Stage>,
     pub(crate) plain: Option<Balance>,
     /// Of each adaptation that ran tasks of its own.
     pub(crate) sparklet: Vec<Balance>,
     pub(crate) adaptations: Vec<Adaptation>,
-    /// Sparklet ÷ plain DataFusion, one run each.
-    pub(crate) wall: f64,
-    pub(crate) cpu: f64,
     pub(crate) plain_cost: Cost,
     pub(crate) sparklet_cost: Cost,
+}
+
+impl SpreadRun {
+    fn new(spread: &Spread) -> Self {
+        Self {
+            plain: spread.stage.as_ref().and_then(|stage| Balance::of(&stage.task_cpu_us, spread.slots)),
+            plain_stage: spread.stage.clone(),
+            sparklet: spread.adaptations.iter().filter_map(|a| Balance::of(&a.task_cpu_us, spread.slots)).collect(),
+            adaptations: spread.adaptations.clone(),
+            plain_cost: spread.plain,
+            sparklet_cost: spread.sparklet,
+        }
+    }
+
+    /// Makespan of sparklet's tasks ÷ of plain DataFusion's, where both have one stage of them. What was written to exchanges before
+    /// is not in it.
+    pub(crate) fn gain(&self) -> Option<f64> {
+        let ([ours], Some(theirs)) = (self.sparklet.as_slice(), &self.plain) else { return None };
+        Some(ours.makespan_us as f64 / theirs.makespan_us.max(1) as f64)
+    }
 }
 
 /// Tasks on slots.
@@ -150,8 +176,9 @@ impl Verdict {
         Self { what: what.to_owned(), bar, value: Some(estimate.value).filter(|v| v.is_finite()), outcome }
     }
 
-    fn of_balance(slots: usize, balance: &[Balance]) -> Self {
-        let value = balance.iter().map(|b| b.ratio).max_by(f64::total_cmp);
+    /// The worst of the runs counts.
+    fn of_balance(slots: usize, balances: &[Balance]) -> Self {
+        let value = balances.iter().map(|b| b.ratio).max_by(f64::total_cmp);
         let outcome = match value {
             None => Outcome::NotAdapted,
             Some(value) if value <= MAKESPAN_BAR => Outcome::Met,
@@ -215,8 +242,20 @@ fn case_report(case: &Case, measured: &Measured) -> CaseReport {
         ratio(Column::Sparklet, Column::Plain, |c| c.cpu_us),
         ratio(Column::Sparklet, Column::SparkletEven, |c| c.wall_us),
     );
-    let spreads: Vec<SpreadReport> = measured.spreads.iter().filter(|s| s.case == case.name).map(spread).collect();
-    let mut verdicts: Vec<Verdict> = spreads.iter().map(|s| Verdict::of_balance(s.slots, &s.sparklet)).collect();
+    let mut slots: Vec<usize> = Vec::new();
+    let of_case: Vec<&Spread> = measured.spreads.iter().filter(|s| s.case == case.name).collect();
+    of_case.iter().for_each(|s| {
+        if !slots.contains(&s.slots) {
+            slots.push(s.slots)
+        }
+    });
+    let spreads: Vec<SpreadReport> = slots.into_iter().map(|slots| spread(slots, &of_case)).collect();
+    let mut verdicts = Vec::new();
+    for spread in &spreads {
+        let balances: Vec<Balance> = spread.runs.iter().flat_map(|run| run.sparklet.clone()).collect();
+        verdicts.push(Verdict::of_balance(spread.slots, &balances));
+        verdicts.push(Verdict::of(&format!("CPU on {} slots ÷ plain", spread.slots), CPU_BAR, spread.cpu));
+    }
     verdicts.push(Verdict::of("CPU ÷ plain", CPU_BAR, cpu));
     verdicts.push(Verdict::of("wall, skewed ÷ even", EVEN_BAR, uneven));
     CaseReport {
@@ -236,18 +275,16 @@ fn case_report(case: &Case, measured: &Measured) -> CaseReport {
     }
 }
 
-fn spread(spread: &Spread) -> SpreadReport {
-    let over = |new: u64, base: u64| new as f64 / base.max(1) as f64;
+fn spread(slots: usize, of_case: &[&Spread]) -> SpreadReport {
+    let of_slots = || of_case.iter().filter(|s| s.slots == slots);
+    let ratio = |time: fn(&Cost) -> u64| {
+        paired_ratio(&of_slots().map(|s| (time(&s.sparklet) as f64, time(&s.plain) as f64)).collect::<Vec<_>>())
+    };
     SpreadReport {
-        slots: spread.slots,
-        plain: spread.stage.as_ref().and_then(|stage| Balance::of(&stage.task_cpu_us, spread.slots)),
-        plain_stage: spread.stage.clone(),
-        sparklet: spread.adaptations.iter().filter_map(|a| Balance::of(&a.task_cpu_us, spread.slots)).collect(),
-        adaptations: spread.adaptations.clone(),
-        wall: over(spread.sparklet.wall_us, spread.plain.wall_us),
-        cpu: over(spread.sparklet.cpu_us, spread.plain.cpu_us),
-        plain_cost: spread.plain,
-        sparklet_cost: spread.sparklet,
+        slots,
+        wall: ratio(|c| c.wall_us),
+        cpu: ratio(|c| c.cpu_us),
+        runs: of_slots().map(|s| SpreadRun::new(s)).collect(),
     }
 }
 

@@ -1,12 +1,12 @@
-//! Runs the cases: pairs for wall and CPU time, then once for each number of slots for the tasks of the skewed stage.
+//! Runs the cases: pairs for wall and CPU time, then on each number of slots for the tasks of the skewed stage.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
-use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
 use serde::Serialize;
 use sparklet_history::Adaptation;
 
@@ -68,7 +68,7 @@ pub(crate) struct Sample {
     pub(crate) cost: Cost,
 }
 
-/// A case run once on both engines with a number of slots.
+/// A case run on both engines with a number of slots, one after the other.
 #[derive(Debug, Clone)]
 pub(crate) struct Spread {
     pub(crate) case: &'static str,
@@ -138,10 +138,13 @@ pub(crate) async fn run(plan: &Plan, tables: &[(String, PathBuf)], out: &mut dyn
     for &slots in &plan.spread {
         let engines = Engines::open(&Settings { slots, ..plan.settings.clone() }, tables).await?;
         for case in &plan.cases {
-            write!(out, "\r{slots} slots, {} … ", case.name)?;
-            out.flush()?;
-            if let Err(failure) = tasks(&engines, case, slots, &mut measured).await {
-                measured.failures.push(format!("{} with {slots} slots: {failure}", case.name));
+            for pair in 0..plan.pairs {
+                write!(out, "\r{slots} slots, {}, pair {} … ", case.name, pair + 1)?;
+                out.flush()?;
+                if let Err(failure) = tasks(&engines, case, slots, &mut random, &mut measured).await {
+                    measured.failures.push(format!("{} with {slots} slots: {failure}", case.name));
+                    break;
+                }
             }
         }
     }
@@ -194,10 +197,23 @@ async fn one_pair(
     Ok(())
 }
 
-async fn tasks(engines: &Engines, case: &Case, slots: usize, measured: &mut Measured) -> Result<()> {
+async fn tasks(
+    engines: &Engines,
+    case: &Case,
+    slots: usize,
+    random: &mut StdRng,
+    measured: &mut Measured,
+) -> Result<()> {
     let sql = case.sql(Column::Sparklet.fact());
-    let (plain, stage) = engines.plain.run_timed(&sql).await.map_err(|e| e.at("plain"))?;
-    let (sparklet, prepared) = engines.sparklet.run(&sql).await.map_err(|e| e.at("sparklet"))?;
+    let plain = async || engines.plain.run_timed(&sql).await.map_err(|e| e.at("plain"));
+    let sparklet = async || engines.sparklet.run(&sql).await.map_err(|e| e.at("sparklet"));
+    let ((plain, stage), (sparklet, prepared)) = if random.random() {
+        let theirs = plain().await?;
+        (theirs, sparklet().await?)
+    } else {
+        let ours = sparklet().await?;
+        (plain().await?, ours)
+    };
     measured.spreads.push(Spread {
         case: case.name,
         slots,
@@ -248,7 +264,7 @@ mod tests {
         let report = Report::new(&plan, measured, chrono::DateTime::UNIX_EPOCH);
         assert!(report.mismatches.is_empty() && report.failures.is_empty(), "{report:?}");
         for case in &report.cases {
-            let spread = &case.spreads[0];
+            let spread = &case.spreads[0].runs[0];
             if case.kind == Kind::Join {
                 assert!(!case.adaptations.is_empty() && !spread.sparklet.is_empty(), "{}", case.name);
             } else {

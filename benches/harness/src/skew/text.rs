@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::report::{CPU_BAR, CaseReport, EVEN_BAR, MAKESPAN_BAR, Outcome, Report, SpreadReport, describe};
+use super::report::{Balance, CPU_BAR, CaseReport, EVEN_BAR, MAKESPAN_BAR, Outcome, Report, SpreadReport, describe};
 use crate::text::show;
 
 /// Share of the machine from which other processes disturb a measurement.
@@ -51,8 +51,8 @@ pub(crate) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     for &slots in &report.spread {
         writeln!(
             out,
-            "\non {slots} slots: tasks, longest task, makespan ÷ (CPU ÷ slots) of the skewed stage, by thread CPU time\n{:<13} {:<34} {:<34} {:>7} {:>7}",
-            "", "plain", "sparklet", "wall", "cpu"
+            "\non {slots} slots: tasks, longest task, makespan ÷ (CPU ÷ slots) of the skewed stage, by thread CPU time (first run)\n{:<13} {:<26} {:<26} {:>18}  {:<22} {:<22}",
+            "", "plain", "sparklet", "makespan ÷ plain's", "wall of all", "cpu of all"
         )?;
         for case in &report.cases {
             // Cases that failed lack it.
@@ -112,14 +112,19 @@ fn changes(case: &CaseReport) -> String {
 }
 
 fn spread_row(name: &str, spread: &SpreadReport, out: &mut dyn Write) -> io::Result<()> {
-    let balance = |b: &super::report::Balance| {
-        format!("{} tasks, {:.0} ms, {:.2}", b.tasks, b.longest_us as f64 / 1000.0, b.ratio)
-    };
-    let plain = spread.plain.as_ref().map_or_else(|| "no stage over hashed rows".to_owned(), balance);
-    let sparklet = match spread.sparklet.as_slice() {
-        [] if spread.adaptations.is_empty() => "nothing was adapted".to_owned(),
-        [] => "adapted, no tasks of its own".to_owned(),
+    let Some(run) = spread.runs.first() else { return Ok(()) };
+    let balance = |b: &Balance| format!("{} tasks, {:.0} ms, {:.2}", b.tasks, b.longest_us as f64 / 1000.0, b.ratio);
+    let plain = run.plain.as_ref().map_or_else(|| "no stage over hashed rows".to_owned(), balance);
+    let sparklet = match run.sparklet.as_slice() {
+        [] if run.adaptations.is_empty() => "nothing was adapted".to_owned(),
+        [] => "adapted, no tasks".to_owned(),
         all => all.iter().map(balance).collect::<Vec<_>>().join("; "),
     };
-    writeln!(out, "{name:<13} {plain:<34} {sparklet:<34} {:>7.3} {:>7.3}", spread.wall, spread.cpu)
+    let gain = run.gain().map_or_else(|| "–".to_owned(), |gain| format!("{gain:.3}"));
+    writeln!(
+        out,
+        "{name:<13} {plain:<26} {sparklet:<26} {gain:>18}  {:<22} {:<22}",
+        show(spread.wall),
+        show(spread.cpu)
+    )
 }
