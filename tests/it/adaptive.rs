@@ -98,6 +98,23 @@ fn a_hot_key_changes_the_plan_and_no_row() {
 }
 
 #[test]
+fn a_deterministic_step_keeps_its_plan() {
+    let place = Place::new();
+    pipeline(&place, "");
+    let file = place.path("p/pipeline.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let text = text.replace("name = \"counts\"\n", "name = \"counts\"\ndeterministic = true\n");
+    assert!(text.contains("deterministic"));
+    fs::write(&file, text).unwrap();
+    outputs(&place, "force");
+    let (json, _) = report(&place);
+    let steps = json["run"]["steps"].as_array().unwrap();
+    assert!(steps[0].get("adaptations").is_some() && steps[1].get("adaptations").is_none(), "{json:#}");
+    let explained = place.ok(&["explain", "p", "counts", "--adaptive", "force"]).out;
+    assert!(explained.contains("no stages: the step is `deterministic`"), "{explained}");
+}
+
+#[test]
 fn what_an_empty_input_makes_empty_is_not_run() {
     let place = Place::new();
     pipeline(&place, "");

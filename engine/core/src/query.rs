@@ -30,11 +30,13 @@ use crate::stall::{self, StallWatch};
 pub struct DataFrame {
     session: Session,
     plan: LogicalPlan,
+    /// Nothing of its plan changes while it runs.
+    keeps_plan: bool,
 }
 
 impl DataFrame {
     pub(crate) fn new(session: Session, plan: LogicalPlan) -> Self {
-        Self { session, plan }
+        Self { session, plan, keeps_plan: false }
     }
 
     /// The logical plan as written (not optimised).
@@ -58,10 +60,16 @@ impl DataFrame {
         self,
         change: impl FnOnce(datafusion::dataframe::DataFrame) -> datafusion::error::Result<datafusion::dataframe::DataFrame>,
     ) -> Result<Self> {
-        let Self { session, plan } = self;
+        let Self { session, plan, keeps_plan } = self;
         let frame = datafusion::dataframe::DataFrame::new(session.context().state(), plan);
         let changed = change(frame).map_err(|e| session.explain(e))?;
-        Ok(Self { plan: changed.logical_plan().clone(), session })
+        Ok(Self { plan: changed.logical_plan().clone(), session, keeps_plan })
+    }
+
+    /// The same, run by the plan that is made before it begins, whatever the session's settings of adaptive execution: rows of equal rank
+    /// then come in the order that this one plan gives them.
+    pub fn keep_plan(self) -> Self {
+        Self { keeps_plan: true, ..self }
     }
 
     /// Optimises and plans; reads metadata, no data.
@@ -75,7 +83,10 @@ impl DataFrame {
         };
         let (logical, physical) = planned.await.map_err(|e| self.session.explain(e))?;
         let running = Running::of(Arc::clone(&physical));
-        let driver = adaptive::driver(&self.session, &state, &logical, &physical, &running);
+        let driver = match self.keeps_plan {
+            true => None,
+            false => adaptive::driver(&self.session, &state, &logical, &physical, &running),
+        };
         let planning_time = start.elapsed();
         let total_bytes = observe::scanned_bytes(&physical);
         Ok(PreparedQuery {
@@ -86,6 +97,7 @@ impl DataFrame {
             task_context: state.task_ctx(),
             session: self.session.clone(),
             ended: Arc::new(AtomicBool::new(false)),
+            keeps_plan: self.keeps_plan,
             logical,
             schema: physical.schema(),
             physical: Arc::new(Mutex::new(physical)),
@@ -114,6 +126,7 @@ pub struct PreparedQuery {
     driver: Option<Arc<Driver>>,
     running: Arc<Running>,
     ended: Arc<AtomicBool>,
+    keeps_plan: bool,
 }
 
 impl PreparedQuery {
@@ -180,6 +193,11 @@ impl PreparedQuery {
         self.running.adaptations()
     }
 
+    /// True if nothing of it changes while it runs; see [`DataFrame::keep_plan`].
+    pub fn keeps_plan(&self) -> bool {
+        self.keeps_plan
+    }
+
     /// Joins whose inputs run as stages before the rest is planned.
     pub fn boundaries(&self) -> Vec<String> {
         self.driver.as_ref().map(|driver| driver.describe()).unwrap_or_default()
@@ -189,7 +207,8 @@ impl PreparedQuery {
     fn stream_at_once(&self) -> Result<SendableRecordBatchStream> {
         let adaptive = self.session.adaptive();
         let plan = self.physical_plan();
-        let may_retry = adaptive.mode != AdaptiveMode::Off && adaptive.memory && !plan.children().is_empty();
+        let may_retry =
+            !self.keeps_plan && adaptive.mode != AdaptiveMode::Off && adaptive.memory && !plan.children().is_empty();
         let stream = execute_stream(plan, Arc::clone(&self.task_context)).map_err(|e| self.session.explain(e))?;
         if !may_retry {
             return Ok(stream);

@@ -19,7 +19,7 @@ use sparklet_history::SourceRecord;
 
 use crate::definition::{Check, Condition, Output, Pipeline, Source, SqlText, Step};
 use crate::diagnostic::{self, Diagnostic, Place};
-use crate::{sql_refs, suggest};
+use crate::{sql_refs, stage, suggest};
 use explain::Planned;
 
 mod explain;
@@ -234,7 +234,7 @@ impl Binder<'_> {
         }
         let (estimated_rows, boundaries) = match depth {
             Depth::Logical => (None, 0),
-            Depth::Physical => match self.session.frame(plan).prepare().await {
+            Depth::Physical => match stage::prepared(self.session.frame(plan), step).await {
                 Ok(prepared) => {
                     let rows = prepared.observe().nodes.first().and_then(|n| n.estimated_rows);
                     (rows, prepared.boundaries().len() as u64)

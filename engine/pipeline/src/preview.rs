@@ -194,7 +194,7 @@ pub async fn step(
                 }
             }
         }
-        session.sql(&step.sql.sql, params).await?.prepare().await
+        stage::query(session, step, params).await
     };
     planned.await.map_err(|error| {
         let place = sql_refs::first_word(&step.sql.sql);

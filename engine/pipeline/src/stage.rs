@@ -28,7 +28,7 @@ use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTable
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use futures::TryStreamExt;
 use sparklet_core::sink::{SinkFormat, SinkSpec};
-use sparklet_core::{Error, ErrorKind, PreparedQuery, Result, Session};
+use sparklet_core::{DataFrame, Error, ErrorKind, PreparedQuery, Result, Session};
 use url::Url;
 
 use crate::definition::Step;
@@ -45,6 +45,20 @@ const MAX_POOL_SHARE: u64 = 4;
 /// Puts `table`, the result of step `name`, in the place of what that name stood for.
 pub(crate) fn register(session: &Session, name: &str, table: Arc<dyn TableProvider>) -> Result<()> {
     session.register_step(name, table)
+}
+
+/// The query of `step`, planned.
+pub(crate) async fn query(
+    session: &Session,
+    step: &Step,
+    params: &BTreeMap<String, ScalarValue>,
+) -> Result<PreparedQuery> {
+    prepared(session.sql(&step.sql.sql, params).await?, step).await
+}
+
+/// Plans `frame`, the query of `step`: for good where it is to be deterministic.
+pub(crate) async fn prepared(frame: DataFrame, step: &Step) -> Result<PreparedQuery> {
+    if step.deterministic { frame.keep_plan() } else { frame }.prepare().await
 }
 
 /// Makes the query of `step` a part of the queries that read it.

@@ -48,6 +48,8 @@ impl Way {
     pub(crate) fn of(step: &Step, readers: usize, mentions: usize) -> Self {
         let text = |sink: &SinkSpec| matches!(sink.format, SinkFormat::Csv | SinkFormat::Json);
         match &step.output {
+            // The plan of a reader may change while it runs.
+            None if step.deterministic => Self::Keep,
             None if step.checks.is_empty() && step.timeout.is_none() && readers == 1 && mentions == 1 => Self::Inline,
             None => Self::Keep,
             Some(output) if text(&output.sink) && (readers > 0 || !step.checks.is_empty()) => Self::KeepAndWrite,
@@ -159,7 +161,7 @@ async fn stage_and_audit(
         trace.output = Some(intermediate("inlined", 0, 0));
         return Ok(None);
     }
-    let query = Arc::new(session.sql(&step.sql.sql, &running.params).await?.prepare().await?);
+    let query = Arc::new(stage::query(session, step, &running.params).await?);
     trace.planning_us = micros(start.elapsed());
     progress.follow(&query.progress());
     trace.query = Some(Arc::clone(&query));

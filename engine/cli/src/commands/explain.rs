@@ -81,7 +81,10 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
     };
     let observed = query.observe_with_texts();
     let seen = evidence(&observed.plan, query.session(), &settings, console);
-    let stages = Stages::new(query.boundaries(), &observed.plan, query.session().adaptive());
+    let stages = match query.keeps_plan() {
+        true => Stages::none_for_good(query.session().adaptive()),
+        false => Stages::new(query.boundaries(), &observed.plan, query.session().adaptive()),
+    };
     let look = console.out_look();
     match arguments.format {
         Form::Json => {

@@ -38,6 +38,17 @@ impl Stages {
         }
     }
 
+    /// Of a plan that does not change while it runs.
+    pub(super) fn none_for_good(settings: &AdaptiveSettings) -> Self {
+        Self {
+            mode: settings.mode.name(),
+            min_rows: settings.min_rows,
+            boundaries: Vec::new(),
+            why: "the step is `deterministic`, so it keeps its plan".to_owned(),
+            again_if_out_of_memory: false,
+        }
+    }
+
     /// Lines for people.
     pub(super) fn text(&self) -> String {
         if self.boundaries.is_empty() {
