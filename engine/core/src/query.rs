@@ -168,10 +168,7 @@ impl PreparedQuery {
     /// Runs it as one stream; partitions are merged, order kept where the query has one. A query that waits for itself under memory
     /// pressure ends with [`ErrorKind::Resources`]. Call it within a tokio runtime whose timer is enabled.
     pub fn stream(&self) -> Result<SendableRecordBatchStream> {
-        let stream = match &self.driver {
-            None => self.stream_at_once()?,
-            Some(driver) => staged(Arc::clone(driver), self.schema()),
-        };
+        let stream = self.first_attempt()?;
         let watch = StallWatch::new(Arc::clone(&self.running), self.session.clone(), stall::LIMIT);
         Ok(Box::pin(Watched { stream, ended: Arc::clone(&self.ended), watch }))
     }
@@ -203,13 +200,17 @@ impl PreparedQuery {
         self.driver.as_ref().map(|driver| driver.describe()).unwrap_or_default()
     }
 
-    /// Runs the plan as it is; one that runs out of memory before it has given a row runs again in stages.
-    fn stream_at_once(&self) -> Result<SendableRecordBatchStream> {
-        let adaptive = self.session.adaptive();
+    /// Runs the plan, in stages where there are any; a query that runs out of memory before it has given a row runs again, the inputs of
+    /// all its joins as stages.
+    fn first_attempt(&self) -> Result<SendableRecordBatchStream> {
         let plan = self.physical_plan();
+        let adaptive = self.session.adaptive();
         let may_retry =
-            !self.keeps_plan && adaptive.mode != AdaptiveMode::Off && adaptive.memory && !plan.children().is_empty();
-        let stream = execute_stream(plan, Arc::clone(&self.task_context)).map_err(|e| self.session.explain(e))?;
+            !self.keeps_plan && adaptive.mode == AdaptiveMode::On && adaptive.memory && !plan.children().is_empty();
+        let stream = match &self.driver {
+            Some(driver) => staged(Arc::clone(driver), self.schema()),
+            None => execute_stream(plan, Arc::clone(&self.task_context)).map_err(|e| self.session.explain(e))?,
+        };
         if !may_retry {
             return Ok(stream);
         }

@@ -11,7 +11,7 @@ use sparklet_history::Completeness;
 
 use crate::sink::{SinkFormat, SinkSpec};
 use crate::source::{Format, SourceOptions, SourceSpec};
-use crate::{Error, ErrorKind, Session, SessionConfig};
+use crate::{AdaptiveMode, AdaptiveSettings, Error, ErrorKind, Session, SessionConfig};
 
 fn session(folder: &Path) -> Session {
     let config = SessionConfig {
@@ -257,6 +257,8 @@ async fn memory_limit_is_named_and_spill_folder_goes() {
         memory_limit: Some(32 << 20),
         slots: Some(2),
         spill_dir: folder.path().join("spill"),
+        // With it, the join begins again in stages and finishes.
+        adaptive: AdaptiveSettings { mode: AdaptiveMode::Off, ..AdaptiveSettings::default() },
         ..SessionConfig::default()
     };
     let session = Session::new(config).unwrap();

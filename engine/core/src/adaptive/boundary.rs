@@ -46,9 +46,17 @@ pub(crate) fn find(
     settings: &AdaptiveSettings,
     build_bytes_limit: u64,
     reach: Reach,
+    slots: usize,
 ) -> Vec<Boundary> {
-    let mut search =
-        Search { settings, build_bytes_limit, reach, at: 0, found: Vec::new(), statistics: StatisticsContext::new() };
+    let mut search = Search {
+        settings,
+        build_bytes_limit,
+        reach,
+        slots,
+        at: 0,
+        found: Vec::new(),
+        statistics: StatisticsContext::new(),
+    };
     search.visit(physical, false);
     if search.found.is_empty() {
         return Vec::new();
@@ -141,6 +149,7 @@ struct Search<'a> {
     settings: &'a AdaptiveSettings,
     build_bytes_limit: u64,
     reach: Reach,
+    slots: usize,
     /// Position of the next node in pre-order.
     at: usize,
     found: Vec<Found>,
@@ -200,8 +209,9 @@ impl Search<'_> {
             rows.unwrap_or_else(|| scanned_bytes(side) / BYTES_A_ROW)
         };
         let (left_rows, right_rows) = (rows(left, join.left()), rows(right, join.right()));
-        let large =
-            left_rows + right_rows >= self.settings.min_rows && (self.settings.split_skew || self.settings.broadcast);
+        let large = left_rows + right_rows >= self.settings.min_rows
+            && self.slots >= self.settings.min_slots
+            && (self.settings.split_skew || self.settings.broadcast);
         let short = self.settings.memory && left_rows * self.width(join.left()) > self.build_bytes_limit;
         (large || short).then_some(known)
     }

@@ -29,7 +29,7 @@ use crate::exchange::{Bucketing, Budget, Exchange, ExchangeReaderExec, WriteSpec
 use crate::observe::scanned_bytes;
 
 /// Buckets for each partition of the session.
-const BUCKETS_PER_PARTITION: usize = 16;
+const BUCKETS_PER_PARTITION: usize = 8;
 
 /// Bytes in memory for a byte of a file, about: compression and encoding.
 const BYTES_IN_MEMORY: u64 = 3;
@@ -495,7 +495,7 @@ impl Keys {
 /// How the planner would run a join.
 struct Shape {
     mode: PartitionMode,
-    /// The build side is expected to be the larger one: its input is measured second.
+    /// The left input is expected to be no larger than the right one: it is measured first, for it may make the other needless.
     left_first: bool,
     /// An input is a finished exchange.
     over_exchange: bool,

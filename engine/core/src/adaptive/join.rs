@@ -295,9 +295,16 @@ struct State {
     running: Vec<Option<(Arc<dyn ExecutionPlan>, usize)>>,
 }
 
+/// A task for a slot.
+struct Taken {
+    unit: usize,
+    slice: usize,
+    plan: Arc<dyn ExecutionPlan>,
+}
+
 impl Work {
     /// The next task and the join that it is a partition of.
-    fn take(&self) -> Result<Option<(usize, usize, Arc<dyn ExecutionPlan>)>> {
+    fn take(&self) -> Result<Option<Taken>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((unit, slice)) = state.tasks.pop_front() else { return Ok(None) };
         let plan = match &state.running[unit] {
@@ -309,7 +316,7 @@ impl Work {
                 plan
             }
         };
-        Ok(Some((unit, slice, plan)))
+        Ok(Some(Taken { unit, slice, plan }))
     }
 
     /// A slice of `unit` has ended. With the last one the unit's hash table goes; its counters are added to `metrics`.
@@ -392,7 +399,7 @@ impl Slot {
             let current = match &mut self.current {
                 Some(current) => current,
                 none => {
-                    let Some((unit, slice, plan)) = self.work.take()? else { return Poll::Ready(None) };
+                    let Some(Taken { unit, slice, plan }) = self.work.take()? else { return Poll::Ready(None) };
                     let stream = plan.execute(slice, Arc::clone(&self.context))?;
                     none.insert(Current { unit, stream, cpu: Duration::ZERO, rows_out: 0 })
                 }

@@ -196,7 +196,7 @@ async fn staged(session: &Session, sql: &str, sides: usize, memory: u64) -> Vec<
     let logical = state.optimize(frame.logical_plan()).unwrap();
     let physical = state.query_planner().create_physical_plan(&logical, &state).await.unwrap();
     let settings = session.adaptive();
-    let boundaries = boundary::find(&logical, &physical, session.sources().as_ref(), settings, 0, Reach::EveryJoin);
+    let boundaries = boundary::find(&logical, &physical, session.sources().as_ref(), settings, 0, Reach::EveryJoin, 2);
     let running = Running::of(physical);
     let mut driver = Driver::new(&state, settings, memory, logical, Vec::new(), boundaries, running, Reach::EveryJoin);
     driver.sides = sides;

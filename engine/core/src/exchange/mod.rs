@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use datafusion::common::ColumnStatistics;
 use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::stream::BoxStream;
@@ -48,6 +49,8 @@ pub(crate) struct Exchange {
     /// By bucket.
     pub(crate) sizes: Vec<Size>,
     pub(crate) facts: KeyFacts,
+    /// What the planner knew of the columns before: bounds, NULLs, distinct values.
+    pub(crate) columns: Vec<ColumnStatistics>,
     pub(crate) cost: WriteCost,
     store: Arc<dyn ExchangeStore>,
 }

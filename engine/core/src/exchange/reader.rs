@@ -9,9 +9,9 @@ use std::task::{Context, Poll, ready};
 use arrow::compute::BatchCoalescer;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use datafusion::common::Statistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{ColumnStatistics, Statistics};
 use datafusion::error::Result;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::Column;
@@ -159,7 +159,7 @@ impl ExecutionPlan for ExchangeReaderExec {
         let size = self.exchange.size();
         let rows = self.rows(args.partition());
         let bytes = (size.bytes as u128 * u128::from(rows) / u128::from(size.rows.max(1))) as usize;
-        let mut columns = vec![ColumnStatistics::new_unknown(); self.exchange.schema.fields().len()];
+        let mut columns = self.exchange.columns.clone();
         // Distinct keys are known of the combination of the key columns; of one column alone if it is the key.
         if let [key] = self.exchange.bucketing.keys.as_slice()
             && let Some(column) = key.downcast_ref::<Column>()

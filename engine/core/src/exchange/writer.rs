@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use arrow::compute::BatchCoalescer;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use datafusion::common::ScalarValue;
 use datafusion::common::runtime::JoinSet;
+use datafusion::common::{ScalarValue, Statistics};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion::physical_plan::statistics::StatisticsContext;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, StatisticsArgs};
 use futures::{StreamExt, TryStreamExt};
 
 use super::bucketing::{Bucketing, Scratch};
@@ -24,6 +26,12 @@ use crate::cpu::{self, CpuTimed};
 
 /// Bytes that a writer may keep beyond what the pool gives it, so that a full pool does not make it write a file a batch.
 const SLACK: usize = 4 << 20;
+
+/// Rows that a bucket should have in a chunk, on average: a slice of fewer costs more than its rows.
+const ROWS_A_BUCKET: usize = 128;
+
+/// Most rows of a chunk.
+const MAX_CHUNK: usize = 64 << 10;
 
 /// Heavy keys whose values are looked up.
 const MAX_NAMED: usize = 8;
@@ -97,11 +105,14 @@ pub(crate) async fn write(
         collectors.push(writer.collector);
     }
     let schema = plan.schema();
+    let expected = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new());
+    let columns = expected
+        .map_or_else(|_| Statistics::unknown_column(&schema), |s| s.as_ref().clone().to_inexact().column_statistics);
     let facts = facts::merge(collectors)?;
     let store = Arc::new(LocalStore { schema: Arc::clone(&schema), segments, _held: held });
     cost.wall = start.elapsed();
     let mut exchange =
-        Exchange { id: spec.id, schema, stage: plan, bucketing: spec.bucketing, sizes, facts, cost, store };
+        Exchange { id: spec.id, schema, stage: plan, bucketing: spec.bucketing, sizes, facts, columns, cost, store };
     name_heavy_keys(&mut exchange).await?;
     Ok(exchange)
 }
@@ -169,6 +180,8 @@ struct Writer {
     segment: Segment,
     sizes: Vec<Size>,
     held: Held,
+    /// Puts batches together, so that the rows of a bucket in a chunk are not too few to be worth looking at.
+    coalescer: BatchCoalescer,
     /// Bytes in memory beyond `held`.
     loose: usize,
     exchange_cpu: Duration,
@@ -178,8 +191,9 @@ struct Writer {
 impl Writer {
     fn new(schema: SchemaRef, context: &Arc<TaskContext>, spec: &WriteSpec) -> Result<Self> {
         let reservation = MemoryConsumer::new(format!("exchange {}", spec.id)).register(context.memory_pool());
+        let chunk_rows =
+            (spec.bucketing.buckets * ROWS_A_BUCKET).clamp(context.session_config().batch_size(), MAX_CHUNK);
         Ok(Self {
-            schema,
             context: Arc::clone(context),
             bucketing: spec.bucketing.clone(),
             scratch: Scratch::default(),
@@ -187,6 +201,9 @@ impl Writer {
             segment: Segment::default(),
             sizes: vec![Size::default(); spec.bucketing.buckets],
             held: Held { reservation, budget: Arc::clone(&spec.budget), bytes: 0 },
+            coalescer: BatchCoalescer::new(Arc::clone(&schema), chunk_rows)
+                .with_biggest_coalesce_batch_size(Some(chunk_rows / 2)),
+            schema,
             loose: 0,
             exchange_cpu: Duration::ZERO,
             facts_cpu: Duration::ZERO,
@@ -198,12 +215,17 @@ impl Writer {
             let batch = batch?;
             if batch.num_rows() > 0 {
                 let start = cpu::thread();
-                self.push(batch)?;
+                self.coalescer.push_batch(compact(batch)?)?;
+                self.push_completed()?;
                 self.exchange_cpu += cpu::thread().saturating_sub(start);
             }
             // A scan in memory never waits: give others a turn.
             tokio::task::consume_budget().await;
         }
+        let start = cpu::thread();
+        self.coalescer.finish_buffered_batch()?;
+        self.push_completed()?;
+        self.exchange_cpu += cpu::thread().saturating_sub(start);
         // The slack was for writing; what stays in memory is all accounted for.
         if self.loose > 0 && !self.held.try_grow(self.loose) {
             self.spill()?;
@@ -211,8 +233,14 @@ impl Writer {
         Ok(self)
     }
 
+    fn push_completed(&mut self) -> Result<()> {
+        while let Some(batch) = self.coalescer.next_completed_batch() {
+            self.push(batch)?;
+        }
+        Ok(())
+    }
+
     fn push(&mut self, batch: RecordBatch) -> Result<()> {
-        let batch = compact(batch)?;
         let keys = self.bucketing.hash(&batch, &mut self.scratch)?;
         let start = cpu::thread();
         self.collector.observe(&keys, &self.scratch.hashes);
