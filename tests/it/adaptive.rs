@@ -217,6 +217,9 @@ fn explain_says_where_a_plan_is_cut_and_why_nowhere() {
     // The minimum and each rule can be set by themselves.
     let low = ["--set", "adaptive_min_rows=100"];
     assert_eq!(step(&low).0, 1);
+    let (boundaries, why, _) = step(&["--set", "adaptive_min_rows=100", "--slots", "2"]);
+    assert!(boundaries == 0 && why.contains("`adaptive_min_slots` is 4"), "{why}");
+    assert_eq!(step(&["--set", "adaptive_min_rows=100", "--slots", "2", "--set", "adaptive_min_slots=2"]).0, 1);
     let mut rules = low.to_vec();
     rules.extend(["--set", "adaptive_split_skew=off"]);
     assert_eq!(step(&rules).0, 1, "it may still become a broadcast");

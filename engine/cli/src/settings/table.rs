@@ -211,6 +211,16 @@ pub const SETTINGS: &[Setting] = &[
         in_pipeline: true,
     },
     Setting {
+        name: "adaptive_min_slots",
+        kind: Kind::Count,
+        default: "4",
+        doc: "Fewest slots for which inputs of large joins run as stages to look for hot keys; with fewer, there is too little to win",
+        flag: None,
+        env: Some("SPARKLET_ADAPTIVE_MIN_SLOTS"),
+        group: Group::Engine,
+        in_pipeline: true,
+    },
+    Setting {
         name: "environment",
         kind: Kind::Name,
         default: "default",

@@ -168,6 +168,7 @@ fn each_rule_of_adaptive_execution_has_a_switch() {
                 ("adaptive_skip_empty", "off"),
                 ("adaptive_share", "off"),
                 ("adaptive_share_min_bytes", "none"),
+                ("adaptive_min_slots", "2"),
                 ("adaptive_min_rows", "1000"),
             ],
         ),
@@ -180,6 +181,7 @@ fn each_rule_of_adaptive_execution_has_a_switch() {
         memory: true,
         share: false,
         share_min_bytes: 0,
+        min_slots: 2,
         min_rows: 1000,
     };
     assert_eq!(adaptive(&layers), wanted);

@@ -109,6 +109,7 @@ impl Settings {
                 memory: on("adaptive_memory"),
                 share: on("adaptive_share"),
                 share_min_bytes: value::optional(&text("adaptive_share_min_bytes"), value::size)?.unwrap_or(0),
+                min_slots: usize::try_from(value::count(&text("adaptive_min_slots"))?).map_err(|e| e.to_string())?,
                 min_rows: value::count(&text("adaptive_min_rows"))?,
             },
             environment: text("environment"),

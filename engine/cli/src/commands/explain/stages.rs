@@ -25,9 +25,9 @@ pub(super) struct Stages {
 }
 
 impl Stages {
-    /// Of `plan`, which a run would cut at `boundaries`.
-    pub(super) fn new(boundaries: Vec<String>, plan: &PlanRecord, settings: &AdaptiveSettings) -> Self {
-        let why = if boundaries.is_empty() { why_none(plan, settings) } else { why_there(settings) };
+    /// Of `plan`, which a run on so many `slots` would cut at `boundaries`.
+    pub(super) fn new(boundaries: Vec<String>, plan: &PlanRecord, settings: &AdaptiveSettings, slots: usize) -> Self {
+        let why = if boundaries.is_empty() { why_none(plan, settings, slots) } else { why_there(settings) };
         let may = settings.mode == AdaptiveMode::On && settings.memory && boundaries.is_empty();
         Self {
             mode: settings.mode.name(),
@@ -94,7 +94,7 @@ fn why_there(settings: &AdaptiveSettings) -> String {
 }
 
 /// Why a plan has no boundaries. It looks at what the search for them looks at: joins, how they run, and their expected inputs.
-fn why_none(plan: &PlanRecord, settings: &AdaptiveSettings) -> String {
+fn why_none(plan: &PlanRecord, settings: &AdaptiveSettings, slots: usize) -> String {
     if settings.mode == AdaptiveMode::Off {
         return "`adaptive` is `off`".to_owned();
     }
@@ -120,16 +120,21 @@ fn why_none(plan: &PlanRecord, settings: &AdaptiveSettings) -> String {
     let expected: Option<Vec<u64>> = partitioned.iter().map(|join| input_rows(plan, *join)).collect();
     let min = count(settings.min_rows);
     match expected.map(|rows| rows.into_iter().max().unwrap_or(0)) {
-        None => format!(
-            "the sizes of its joins are not all known; those that are, and what the files say of the others, are below {min} rows \
-             (`adaptive_min_rows`)"
-        ),
         Some(most) if most < settings.min_rows => {
             format!(
                 "its largest join expects {} of both inputs, fewer than {min} (`adaptive_min_rows`)",
                 plural(most, "row", "rows")
             )
         }
+        _ if slots < settings.min_slots => format!(
+            "on {} a hot key costs about what looking for it would (`adaptive_min_slots` is {})",
+            plural(slots as u64, "slot", "slots"),
+            settings.min_slots
+        ),
+        None => format!(
+            "the sizes of its joins are not all known; those that are, and what the files say of the others, are below {min} rows \
+             (`adaptive_min_rows`)"
+        ),
         Some(_) => NOWHERE.to_owned(),
     }
 }
@@ -205,7 +210,8 @@ mod tests {
             (&found, &large, &force),
         ]
         .into_iter()
-        .map(|(found, plan, settings)| Stages::new(found.to_vec(), plan, settings).text())
+        .map(|(found, plan, settings)| Stages::new(found.to_vec(), plan, settings, 4).text())
+        .chain([Stages::new(Vec::new(), &large, &on, 2).text()])
         .collect();
         insta::assert_snapshot!(said.concat(), @"
             no stages: its largest join expects 499 rows of both inputs, fewer than 1,000 (`adaptive_min_rows`)
@@ -233,6 +239,8 @@ mod tests {
             stages: these parts run first and are measured; what is above is planned from what they were
               Inner join on a.k = b.k: 400099 rows expected on both sides together
               why: `adaptive` is `force`: every join that can be cut, and every part that is there more than once
+            no stages: on 2 slots a hot key costs about what looking for it would (`adaptive_min_slots` is 4)
+              if it runs out of memory, it is run again with the inputs of its joins as stages (`adaptive_memory`)
         ");
     }
 }
