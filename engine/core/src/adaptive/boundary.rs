@@ -78,12 +78,11 @@ pub(crate) fn find(
     let mut at = 0;
     walk(logical, &mut at, &mut path, &mut |node, at, path| {
         let LogicalPlan::Join(join) = node else { return };
-        if join.null_aware || join.on.is_empty() {
-            return;
-        }
+        // What is hashed must be columns: of an expression the planner makes a column only later.
+        let Some(names) = key_names(join).filter(|names| !names.is_empty() && !join.null_aware) else { return };
         let wanted = match identities.get(at).copied().flatten() {
             Some(identity) => by_identity.get(&identity.fingerprint),
-            None => key_names(join).and_then(|names| by_names.get(&names)),
+            None => by_names.get(&names),
         };
         if let Some(&expected_rows) = wanted {
             boundaries.push(Boundary { path: path.to_vec(), expected_rows });

@@ -153,6 +153,15 @@ fn settle(plan: &Arc<dyn ExecutionPlan>, shown: &mut HashSet<usize>) {
     }
 }
 
+/// Where a plan is cut.
+#[derive(Debug)]
+pub(crate) struct Cuts {
+    pub(crate) shared: Vec<Shared>,
+    /// Inner joins first.
+    pub(crate) boundaries: Vec<Boundary>,
+    pub(crate) reach: Reach,
+}
+
 /// Runs one query.
 pub(crate) struct Driver {
     state: SessionState,
@@ -182,17 +191,16 @@ pub(crate) fn build_bytes_limit(memory_limit: u64, slots: usize) -> u64 {
 }
 
 impl Driver {
-    /// A driver for the optimised plan `logical`, cut at `boundaries`, which lie under one another in that order.
+    /// A driver for the optimised plan `logical`, cut at `cuts`.
     pub(crate) fn new(
         state: &SessionState,
         settings: &AdaptiveSettings,
         memory_limit: u64,
         logical: LogicalPlan,
-        shared: Vec<Shared>,
-        boundaries: Vec<Boundary>,
+        cuts: Cuts,
         running: Arc<Running>,
-        reach: Reach,
     ) -> Self {
+        let Cuts { shared, boundaries, reach } = cuts;
         let slots = state.config().target_partitions();
         let force = settings.mode == AdaptiveMode::Force;
         let limits = Limits {

@@ -25,6 +25,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 
 use boundary::Reach;
+use driver::Cuts;
 pub(crate) use driver::{Driver, Running};
 
 use crate::observe::scanned_bytes;
@@ -75,8 +76,9 @@ fn reaching(
     let boundaries = boundary::find(logical, physical, session.sources().as_ref(), settings, limit, reach, slots);
     let large = reach == Reach::EveryJoin || scanned_bytes(physical) >= settings.share_min_bytes;
     let shared = if settings.share && large { share::repeated(logical) } else { Vec::new() };
-    (!boundaries.is_empty() || !shared.is_empty())
-        .then(|| Driver::new(state, settings, memory, logical.clone(), shared, boundaries, Arc::clone(running), reach))
+    let worth_it = !boundaries.is_empty() || !shared.is_empty();
+    let cuts = Cuts { shared, boundaries, reach };
+    worth_it.then(|| Driver::new(state, settings, memory, logical.clone(), cuts, Arc::clone(running)))
 }
 
 /// Whether runs adapt.

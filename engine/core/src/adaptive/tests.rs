@@ -14,7 +14,7 @@ use proptest::test_runner::{Config, TestRunner};
 use sparklet_history::AdaptationKind;
 
 use super::boundary::Reach;
-use super::driver::{Driver, Running};
+use super::driver::{Cuts, Driver, Running};
 use super::{AdaptiveMode, AdaptiveSettings, boundary};
 use crate::{Session, SessionConfig};
 
@@ -197,8 +197,8 @@ async fn staged(session: &Session, sql: &str, sides: usize, memory: u64) -> Vec<
     let physical = state.query_planner().create_physical_plan(&logical, &state).await.unwrap();
     let settings = session.adaptive();
     let boundaries = boundary::find(&logical, &physical, session.sources().as_ref(), settings, 0, Reach::EveryJoin, 2);
-    let running = Running::of(physical);
-    let mut driver = Driver::new(&state, settings, memory, logical, Vec::new(), boundaries, running, Reach::EveryJoin);
+    let cuts = Cuts { shared: Vec::new(), boundaries, reach: Reach::EveryJoin };
+    let mut driver = Driver::new(&state, settings, memory, logical, cuts, Running::of(physical));
     driver.sides = sides;
     let plan = driver.run().await.unwrap_or_else(|e| panic!("{sql}: {e}"));
     let rows = collect(plan, Arc::clone(driver.task_context())).await;
