@@ -48,7 +48,6 @@ pub(crate) fn settings(top: &Section<'_, '_>) -> (BTreeMap<String, String>, Opti
     }
     section.integer("adaptive_min_rows", 1..=i64::MAX);
     section.integer("adaptive_min_slots", 1..=65_536);
-    section.integer("adaptive_min_slots", 1..=65_536);
     section.string("spill_dir");
     if let Some(environment) = section.string("environment") {
         top.walk().check_name("the environment", &environment.value, environment.span);
