@@ -4,11 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::JoinSide;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, Partitioning, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{HashJoinExec, HashJoinExecBuilder, SortMergeJoinExec};
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::sorts::sort::SortExec;
@@ -143,6 +146,23 @@ impl ExecutionPlan for RedividedJoinExec {
     }
 }
 
+/// The same filter with the columns of the left side before those of the right: DataFusion's sort-merge join hands them over in that order,
+/// whatever the filter says; one of swapped inputs says the other.
+fn left_first(filter: &JoinFilter) -> Result<JoinFilter> {
+    let indices = filter.column_indices();
+    let mut order: Vec<usize> = (0..indices.len()).collect();
+    order.sort_by_key(|&at| indices[at].side == JoinSide::Right);
+    let expression = Arc::clone(filter.expression()).transform(|expr| {
+        let Some(column) = expr.downcast_ref::<Column>() else { return Ok(Transformed::no(expr)) };
+        let at = order.iter().position(|&at| at == column.index()).unwrap_or(column.index());
+        Ok(Transformed::yes(Arc::new(Column::new(column.name(), at)) as _))
+    });
+    let expression = expression.data()?;
+    let schema = filter.schema().project(&order)?;
+    let indices = order.iter().map(|&at| indices[at].clone()).collect();
+    Ok(JoinFilter::new(expression, indices, Arc::new(schema)))
+}
+
 /// The join `template` of `left` and `right`, one partition each, by sorting both; sorts and the join spill.
 pub(crate) fn sort_merge(
     template: &HashJoinExec,
@@ -161,7 +181,7 @@ pub(crate) fn sort_merge(
         sorted(left, left_keys),
         sorted(right, right_keys),
         template.on().to_vec(),
-        template.filter().cloned(),
+        template.filter().map(left_first).transpose()?,
         *template.join_type(),
         vec![SortOptions::default(); template.on().len()],
         template.null_equality(),
@@ -169,7 +189,7 @@ pub(crate) fn sort_merge(
     let Some(projection) = template.projection.as_ref() else { return Ok(join) };
     let schema = join.schema();
     let columns = projection.iter().map(|&at| ProjectionExpr {
-        expr: Arc::new(datafusion::physical_expr::expressions::Column::new(schema.field(at).name(), at)),
+        expr: Arc::new(Column::new(schema.field(at).name(), at)),
         alias: schema.field(at).name().clone(),
     });
     Ok(Arc::new(ProjectionExec::try_new(columns.collect::<Vec<_>>(), join)?))

@@ -280,3 +280,21 @@ async fn a_join_that_does_not_fit_begins_again_in_stages() {
     drop(query);
     assert_eq!(on.memory().reserved, 0);
 }
+
+/// A hot key that no division makes smaller is joined by sorting, with its filter over the columns of either side first.
+#[tokio::test]
+async fn a_hot_key_without_memory_keeps_its_filter() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = session(folder.path(), AdaptiveMode::Off, 2, 256 << 20);
+    let forced = session(folder.path(), AdaptiveMode::Force, 2, 256 << 20);
+    let hot = |n: i64| Table((0..n).map(|i| (Some(i % 9 / 8), Some("a".to_owned()), i % 7)).collect());
+    for (l, r) in [(70, 50), (50, 70)] {
+        let tables = [hot(l), hot(r), hot(1)];
+        register(&plain, &tables);
+        register(&forced, &tables);
+        for join in JOINS {
+            let sql = format!("SELECT * FROM l {join} JOIN r ON l.k = r.k AND l.v < r.v");
+            assert_eq!(staged(&forced, &sql, 2, 4000).await, rows(&plain, &sql).await, "{sql}");
+        }
+    }
+}
