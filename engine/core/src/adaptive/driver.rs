@@ -270,7 +270,7 @@ impl Driver {
         let start = Instant::now();
         self.running.begins();
         if let Some(error) = &self.instead_of {
-            self.running.adapted(run_in_stages(error));
+            self.running.adapted(run_in_stages(start, error));
         }
         let mut logical = self.logical.clone();
         let mut exchanges = 0;
@@ -547,12 +547,39 @@ fn reads_exchange(plan: &Arc<dyn ExecutionPlan>) -> bool {
 
 fn broadcast(start: Instant, keys: &Keys, exchange: Option<&Arc<Exchange>>, expected: Option<u64>) -> Adaptation {
     let size = exchange.map(|e| e.size()).unwrap_or_default();
+    let because = AdaptationReason::BuildSideSmall { rows: size.rows, bytes: size.bytes, expected_rows: expected };
+    of_plan(start, exchange, AdaptationKind::Broadcast { on: keys.texts() }, because)
+}
+
+fn share_subplan(start: Instant, exchange: &Arc<Exchange>, what: String, readers: usize) -> Adaptation {
+    let size = exchange.size();
+    let kind = AdaptationKind::ShareSubplan { what, readers: readers as u32 };
+    of_plan(start, Some(exchange), kind, AdaptationReason::Repeated { rows: size.rows, bytes: size.bytes })
+}
+
+fn run_in_stages(start: Instant, error: &str) -> Adaptation {
+    let because = AdaptationReason::MemoryExhausted { message: error.to_owned() };
+    of_plan(start, None, AdaptationKind::RunInStages, because)
+}
+
+fn skip_empty(start: Instant, exchange: &Arc<Exchange>, keys: &Keys) -> Adaptation {
+    let kind = AdaptationKind::SkipEmpty { on: keys.texts() };
+    of_plan(start, Some(exchange), kind, AdaptationReason::InputEmpty)
+}
+
+/// A change of the plan as a whole, after `exchange` was finished: no operator of its own carries it out.
+fn of_plan(
+    start: Instant,
+    exchange: Option<&Arc<Exchange>>,
+    kind: AdaptationKind,
+    because: AdaptationReason,
+) -> Adaptation {
     Adaptation {
         at_us: micros(start.elapsed()),
         stage: exchange.map_or(0, |e| e.id as u32),
         operator: None,
-        kind: AdaptationKind::Broadcast { on: keys.texts() },
-        because: AdaptationReason::BuildSideSmall { rows: size.rows, bytes: size.bytes, expected_rows: expected },
+        kind,
+        because,
         before: Vec::new(),
         after: Vec::new(),
         predicted_before: 0,
@@ -560,43 +587,6 @@ fn broadcast(start: Instant, keys: &Keys, exchange: Option<&Arc<Exchange>>, expe
         hot_keys: Vec::new(),
         cost_us: exchange.map_or(0, |e| micros(e.cost.exchange_cpu)),
         task_cpu_us: Vec::new(),
-    }
-}
-
-fn share_subplan(start: Instant, exchange: &Arc<Exchange>, what: String, readers: usize) -> Adaptation {
-    let size = exchange.size();
-    Adaptation {
-        kind: AdaptationKind::ShareSubplan { what, readers: readers as u32 },
-        because: AdaptationReason::Repeated { rows: size.rows, bytes: size.bytes },
-        at_us: micros(start.elapsed()),
-        stage: exchange.id as u32,
-        cost_us: micros(exchange.cost.exchange_cpu),
-        ..run_in_stages("")
-    }
-}
-
-fn run_in_stages(error: &str) -> Adaptation {
-    Adaptation {
-        at_us: 0,
-        stage: 0,
-        operator: None,
-        kind: AdaptationKind::RunInStages,
-        because: AdaptationReason::MemoryExhausted { message: error.to_owned() },
-        before: Vec::new(),
-        after: Vec::new(),
-        predicted_before: 0,
-        predicted_after: 0,
-        hot_keys: Vec::new(),
-        cost_us: 0,
-        task_cpu_us: Vec::new(),
-    }
-}
-
-fn skip_empty(start: Instant, exchange: &Arc<Exchange>, keys: &Keys) -> Adaptation {
-    Adaptation {
-        kind: AdaptationKind::SkipEmpty { on: keys.texts() },
-        because: AdaptationReason::InputEmpty,
-        ..broadcast(start, keys, Some(exchange), None)
     }
 }
 
