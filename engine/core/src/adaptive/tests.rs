@@ -125,7 +125,11 @@ fn queries() -> Vec<String> {
     queries.push(
         "SELECT k, sum(v) FROM l GROUP BY k HAVING sum(v) > (SELECT avg(r.v) FROM r JOIN s ON r.k = s.k)".to_owned(),
     );
-    queries.push("SELECT * FROM l JOIN r USING (k) JOIN s USING (k) ORDER BY l.v, r.v, s.v LIMIT 10".to_owned());
+    // A total order: of rows that tie at the limit any may be given (`f` follows from `v`).
+    queries.push(
+        "SELECT * FROM l JOIN r USING (k) JOIN s USING (k) ORDER BY l.v, r.v, s.v, l.k, l.t, r.t, s.t LIMIT 10"
+            .to_owned(),
+    );
     queries.push("SELECT a.v, b.v FROM l a JOIN l b ON a.k = b.k".to_owned());
     queries.push("SELECT * FROM l JOIN r ON l.k = r.k + 1".to_owned());
     queries.push(
