@@ -4,15 +4,21 @@
 //! fingerprints are stable from run to run, from machine to machine and between logical and physical plans; they change only with the
 //! canonical texts that they are hashes of, and then the past is merely not found.
 
+pub mod candidates;
+pub mod cardinality;
 pub mod decision;
 pub mod fingerprint;
+pub mod join_order;
 pub mod reduction;
 pub mod source;
 
+pub use candidates::{LogicalCandidate, RewriteNote, candidates};
+pub use cardinality::{Cardinalities, Estimate, EstimateSource};
 pub use decision::{Learning, decide_default};
 pub use fingerprint::{
     Identity, LogicalFingerprints, PhysicalFingerprints, explain_text, fingerprint_logical, fingerprint_physical,
     for_each_logical_node,
 };
+pub use join_order::{OrderChange, Reordered, reorder};
 pub use reduction::{PossibleReduction, possible_reductions, reductions};
 pub use source::{ScanTag, ScannedSource, SourceId, SourceMap, SourceNames, tag_scan};

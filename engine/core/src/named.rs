@@ -46,11 +46,17 @@ impl crate::session::Session {
 pub(crate) struct NamedTable {
     inner: Arc<dyn TableProvider>,
     id: SourceId,
+    /// From the metadata of its files, when it was registered: DataFusion reads them only when it plans a scan.
+    statistics: Option<Statistics>,
 }
 
 impl NamedTable {
     pub(crate) fn new(inner: Arc<dyn TableProvider>, id: SourceId) -> Self {
-        Self { inner, id }
+        Self { inner, id, statistics: None }
+    }
+
+    pub(crate) fn with_statistics(self, statistics: Option<Statistics>) -> Self {
+        Self { statistics, ..self }
     }
 }
 
@@ -100,7 +106,7 @@ impl TableProvider for NamedTable {
     }
 
     fn statistics(&self) -> Option<Statistics> {
-        self.inner.statistics()
+        self.statistics.clone().or_else(|| self.inner.statistics())
     }
 
     async fn insert_into(

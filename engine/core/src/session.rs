@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::config::{ConfigNonZeroUsize, ConfigOptions};
-use datafusion::common::{ScalarValue, TableReference};
+use datafusion::common::{ScalarValue, Statistics, TableReference};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::{SessionConfig as DataFusionConfig, SessionContext};
 use datafusion::execution::disk_manager::DiskManagerBuilder;
@@ -252,11 +252,17 @@ impl Session {
 
     /// Puts `table`, the result of step `step`, in the place of what that name stood for.
     pub fn register_step(&self, step: &str, table: Arc<dyn TableProvider>) -> Result<()> {
-        self.register_named(step, table, self.step_id(step))
+        self.register_named(step, table, self.step_id(step), None)
     }
 
     /// Puts `table` in the place of what `name` stood for; scans of it are known to the history as `id`.
-    pub(crate) fn register_named(&self, name: &str, table: Arc<dyn TableProvider>, id: SourceId) -> Result<()> {
+    pub(crate) fn register_named(
+        &self,
+        name: &str,
+        table: Arc<dyn TableProvider>,
+        id: SourceId,
+        statistics: Option<Statistics>,
+    ) -> Result<()> {
         let reference = TableReference::bare(name);
         let identity = id.clone();
         self.update_sources(|sources| {
@@ -271,7 +277,7 @@ impl Session {
             }
         });
         self.context().deregister_table(reference.clone())?;
-        self.context().register_table(reference, Arc::new(NamedTable::new(table, id)))?;
+        self.context().register_table(reference, Arc::new(NamedTable::new(table, id).with_statistics(statistics)))?;
         Ok(())
     }
 

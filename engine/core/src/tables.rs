@@ -7,7 +7,8 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable;
-use datafusion::common::TableReference;
+use datafusion::common::stats::Precision;
+use datafusion::common::{Statistics, TableReference};
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::arrow::ArrowFormat;
 use datafusion::datasource::file_format::avro::AvroFormat;
@@ -49,7 +50,7 @@ pub(crate) async fn register(session: &Session, name: &str, spec: &SourceSpec) -
         schema_version: schema_version(&schema),
     };
     let id = source_id(session, name, record.schema_version);
-    session.register_named(name, table, id)?;
+    session.register_named(name, table, id, files.statistics)?;
     Ok(record)
 }
 
@@ -67,7 +68,9 @@ fn register_generated(session: &Session, name: &str, spec: &SourceSpec) -> Resul
     let scale = spec.options.scale;
     let table = Arc::new(tpch::table(&spec.location, scale, session.slots())?);
     let schema = table.schema();
-    session.register_named(name, table, source_id(session, name, schema_version(&schema)))?;
+    let rows = tpch::row_count(&spec.location, scale).and_then(|rows| usize::try_from(rows).ok());
+    let statistics = rows.map(|rows| Statistics::new_unknown(&schema).with_num_rows(Precision::Inexact(rows)));
+    session.register_named(name, table, source_id(session, name, schema_version(&schema)), statistics)?;
     Ok(SourceRecord {
         name: name.to_owned(),
         location: spec.written.clone(),
@@ -85,6 +88,8 @@ struct Files {
     prefix: String,
     list: Vec<ObjectMeta>,
     rows: Option<u64>,
+    /// Of the table that is registered, where the metadata of the files tells.
+    statistics: Option<Statistics>,
 }
 
 impl Files {
@@ -102,6 +107,14 @@ impl Files {
         lines.sort_unstable();
         Fingerprint::of(&lines.join("\n"))
     }
+}
+
+/// Rows of files that do not tell them, about: a field of text takes so many bytes.
+fn rows_by_size(schema: &Schema, bytes: u64) -> Statistics {
+    const BYTES_A_FIELD: u64 = 8;
+    let rows = bytes / (BYTES_A_FIELD * schema.fields().len().max(1) as u64);
+    let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+    Statistics::new_unknown(schema).with_num_rows(Precision::Inexact(rows))
 }
 
 async fn open(session: &Session, name: &str, spec: &SourceSpec) -> Result<(Arc<dyn TableProvider>, Files)> {
@@ -150,7 +163,15 @@ async fn open(session: &Session, name: &str, spec: &SourceSpec) -> Result<(Arc<d
     let listed = table.list_files_for_scan(&state, &[], None).await.map_err(|e| session.explain(e).at_source(name))?;
     let rows = listed.statistics.num_rows.get_value().map(|rows| *rows as u64);
     let exact = spec.format == Format::Parquet;
-    let files = Files { prefix: url.prefix().to_string(), list, rows: rows.filter(|_| exact) };
+    let prefix = url.prefix().to_string();
+    let statistics = if exact {
+        listed.statistics.clone()
+    } else {
+        let bytes: u64 = list.iter().map(|file| file.size).sum();
+        rows_by_size(&table.schema(), bytes)
+    };
+    let statistics = spec.options.null.is_none().then_some(statistics);
+    let files = Files { prefix, list, rows: rows.filter(|_| exact), statistics };
     let table: Arc<dyn TableProvider> = Arc::new(table);
     match &spec.options.null {
         Some(null) => {

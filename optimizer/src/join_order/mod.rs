@@ -1,0 +1,137 @@
+//! Another order of the joins of a plan.
+//!
+//! Inner joins of any number of relations are one block, whose order is free: all orders give the same rows. Semi and anti joins take part:
+//! they may be asked anywhere above the relations that their conditions speak of. Outer joins, aggregates, windows, limits and the like
+//! are relations of the block above them, and blocks of their own below.
+
+mod block;
+mod build;
+mod cost;
+mod dpccp;
+mod graph;
+mod search;
+mod set;
+#[cfg(test)]
+mod tests;
+
+use datafusion::common::Result;
+use datafusion::common::tree_node::Transformed;
+use datafusion::logical_expr::LogicalPlan;
+
+use crate::cardinality::{Cardinalities, Profiles};
+use block::Block;
+use graph::Graph;
+
+/// An order of joins that was changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OrderChange {
+    /// Relations of the block.
+    pub relations: usize,
+    /// Expected cost as it was written, in nanoseconds of CPU, about.
+    pub cost_before: f64,
+    /// Expected cost now.
+    pub cost_after: f64,
+}
+
+/// A plan with other orders of joins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reordered {
+    /// The plan.
+    pub plan: LogicalPlan,
+    /// Blocks that changed, the outermost first.
+    pub because: Vec<OrderChange>,
+}
+
+/// Share of the cost of a block that another order must save.
+const MIN_GAIN: f64 = 0.05;
+
+/// `plan`, which should be optimised, with the joins of each block in the order that is expected to be the cheapest; none where nothing
+/// changes. The schema stays what it was. Columns that are no longer needed are still carried: see
+/// [`crate::candidates`].
+pub fn reorder(plan: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> Option<Reordered> {
+    let profiles = cardinalities.profiles(plan);
+    reorder_with(plan, &profiles)
+}
+
+pub(crate) fn reorder_with(plan: &LogicalPlan, profiles: &Profiles) -> Option<Reordered> {
+    let mut search = Search { profiles, changes: Vec::new() };
+    let plan = search.plan(plan).ok()?;
+    (!search.changes.is_empty()).then_some(Reordered { plan, because: search.changes })
+}
+
+struct Search<'a> {
+    profiles: &'a Profiles,
+    changes: Vec<OrderChange>,
+}
+
+impl Search<'_> {
+    #[recursive::recursive]
+    fn plan(&mut self, plan: &LogicalPlan) -> Result<LogicalPlan> {
+        if let Some(block) = Block::of(plan)?
+            && let Some(changed) = self.block(plan, &block)?
+        {
+            return Ok(changed);
+        }
+        self.inputs(plan)
+    }
+
+    /// `plan` over inputs that were looked at.
+    fn inputs(&mut self, plan: &LogicalPlan) -> Result<LogicalPlan> {
+        let inputs = plan.inputs();
+        if inputs.is_empty() {
+            return Ok(plan.clone());
+        }
+        let before = self.changes.len();
+        let new: Vec<LogicalPlan> = inputs.into_iter().map(|input| self.plan(input)).collect::<Result<_>>()?;
+        if self.changes.len() == before {
+            return Ok(plan.clone());
+        }
+        let mut new = new.into_iter();
+        let replaced = plan.clone().map_children_of(&mut |old| match new.next() {
+            Some(input) => Transformed::yes(input),
+            None => Transformed::no(old),
+        })?;
+        Ok(replaced)
+    }
+
+    fn block(&mut self, plan: &LogicalPlan, block: &Block<'_>) -> Result<Option<LogicalPlan>> {
+        if block.relations.len() < 3 {
+            return Ok(None);
+        }
+        let mut graph = Graph::new(block, self.profiles)?;
+        let Some((tree, cost_after)) = search::cheapest(&mut graph) else { return Ok(None) };
+        let cost_before = search::cost_of(&mut graph, &block.written);
+        if tree == block.written || cost_after > cost_before * (1.0 - MIN_GAIN) {
+            return Ok(None);
+        }
+        let at = self.changes.len();
+        self.changes.push(OrderChange { relations: block.relations.len(), cost_before, cost_after });
+        let relations = block.relations.iter().map(|relation| self.plan(relation)).collect::<Result<Vec<_>>>()?;
+        let built = build::plan(&mut graph, relations, &tree, &block.output, plan)?;
+        if same_columns(&built, plan) {
+            return Ok(Some(built));
+        }
+        self.changes.truncate(at);
+        Ok(None)
+    }
+}
+
+/// Names, types and nullability of all columns are the same.
+pub(crate) fn same_columns(a: &LogicalPlan, b: &LogicalPlan) -> bool {
+    let (a, b) = (a.schema(), b.schema());
+    a.fields().len() == b.fields().len()
+        && a.iter().zip(b.iter()).all(|((p, f), (q, g))| {
+            p == q && f.name() == g.name() && f.data_type() == g.data_type() && f.is_nullable() == g.is_nullable()
+        })
+}
+
+trait MapChildren: Sized {
+    fn map_children_of(self, f: &mut dyn FnMut(LogicalPlan) -> Transformed<LogicalPlan>) -> Result<LogicalPlan>;
+}
+
+impl MapChildren for LogicalPlan {
+    fn map_children_of(self, f: &mut dyn FnMut(LogicalPlan) -> Transformed<LogicalPlan>) -> Result<LogicalPlan> {
+        use datafusion::common::tree_node::TreeNode;
+        Ok(self.map_children(|child| Ok(f(child)))?.data)
+    }
+}
