@@ -100,6 +100,7 @@ fn node(track: Track, n: u64, i: u64) -> NodeRecord {
             .map(|p| PartitionRecord { rows: random(noise, p) % 9000, elapsed_us: noise % 50_000 })
             .collect(),
         metrics: (0..).zip(names).map(|(m, name)| (name.to_owned(), random(noise, m) % 10_000_000)).collect(),
+        shape: None,
     }
 }
 

@@ -11,6 +11,8 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::shape::OperatorShape;
+
 /// Version of the record format written by this build.
 pub const RECORD_VERSION: u16 = 1;
 
@@ -382,6 +384,9 @@ pub struct NodeRecord {
     pub partitions: Vec<PartitionRecord>,
     /// Everything else that the operator measured, summed over partitions (times in nano-seconds as DataFusion names them).
     pub metrics: BTreeMap<String, u64>,
+    /// What decides its cost apart from rows; none in records of builds before cost models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<OperatorShape>,
 }
 
 /// One partition of an operator.

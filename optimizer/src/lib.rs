@@ -6,6 +6,7 @@
 
 pub mod candidates;
 pub mod cardinality;
+pub mod cost;
 pub mod decision;
 pub mod fingerprint;
 pub mod join_order;

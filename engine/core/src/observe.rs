@@ -112,6 +112,7 @@ impl Walk {
             peak_memory_bytes: None,
             partitions: Vec::new(),
             metrics: BTreeMap::new(),
+            shape: Some(sparklet_optimizer::cost::shape(plan.as_ref())),
         };
         if let Some(metrics) = plan.metrics() {
             measure(&mut node, &metrics, plan.output_partitioning().partition_count());

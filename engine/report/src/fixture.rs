@@ -34,6 +34,7 @@ pub(crate) fn node(
         peak_memory_bytes: None,
         partitions: Vec::new(),
         metrics: BTreeMap::new(),
+        shape: None,
     }
 }
 

@@ -64,6 +64,7 @@ pub(crate) fn run(n: u64, shape: Shape) -> RunRecord {
             peak_memory_bytes: i.is_multiple_of(2).then_some(1 << 20),
             partitions: (0..2).map(|p| PartitionRecord { rows: 500 * i as u64 + p, elapsed_us: 5 }).collect(),
             metrics: (0..shape.metrics).map(|m| (format!("metric_{m}"), 1000 * noise + m as u64)).collect(),
+            shape: None,
         }
     };
     let step = StepRecord {

@@ -248,6 +248,7 @@ mod tests {
             peak_memory_bytes: None,
             partitions: Vec::new(),
             metrics: Default::default(),
+            shape: None,
         };
         PlanRecord { nodes: parents.iter().enumerate().map(node).collect() }
     }

@@ -172,6 +172,7 @@ mod tests {
             peak_memory_bytes: None,
             partitions: Vec::new(),
             metrics: Default::default(),
+            shape: None,
         };
         PlanRecord { nodes: nodes.iter().map(node).collect() }
     }
