@@ -5,13 +5,15 @@ use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::{OptimizerContext, OptimizerRule};
 
 use crate::cardinality::Cardinalities;
-use crate::join_order::{OrderChange, reorder, same_columns};
+use crate::join_order::{KeyPush, OrderChange, Reordered, push_keys, reorder, same_columns};
 
 /// How a candidate differs from the plan that it was made from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RewriteNote {
     /// The joins of a block run in another order.
     JoinOrder(OrderChange),
+    /// Only groups that matter are made.
+    KeysPushed(KeyPush),
 }
 
 /// Another plan for the same rows.
@@ -26,12 +28,27 @@ pub struct LogicalCandidate {
 /// The few best plans that give the rows of `logical`, which should be optimised, the most promising first; `logical` itself is not among
 /// them. The same for the same inputs.
 pub fn candidates(logical: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> Vec<LogicalCandidate> {
-    let reordered = reorder(logical, cardinalities).and_then(|reordered| {
-        let plan = narrowed(reordered.plan, logical)?;
-        let rewrites = reordered.because.into_iter().map(RewriteNote::JoinOrder).collect();
-        Some(LogicalCandidate { plan, rewrites })
-    });
-    reordered.into_iter().collect()
+    let mut found: Vec<LogicalCandidate> = Vec::new();
+    let mut add = |plan: LogicalPlan, rewrites: Vec<RewriteNote>| {
+        if let Some(plan) = narrowed(plan, logical)
+            && !found.iter().any(|known| known.plan == plan)
+        {
+            found.push(LogicalCandidate { plan, rewrites });
+        }
+    };
+    if let Some((plan, pushed)) = push_keys(logical, cardinalities) {
+        let notes = pushed.into_iter().map(RewriteNote::KeysPushed);
+        match reorder(&plan, cardinalities) {
+            Some(Reordered { plan, because }) => {
+                add(plan, notes.chain(because.into_iter().map(RewriteNote::JoinOrder)).collect());
+            }
+            None => add(plan, notes.collect()),
+        }
+    }
+    if let Some(Reordered { plan, because }) = reorder(logical, cardinalities) {
+        add(plan, because.into_iter().map(RewriteNote::JoinOrder).collect());
+    }
+    found
 }
 
 /// `plan` without the columns that nothing above needs.

@@ -9,7 +9,7 @@ use datafusion::physical_plan::metrics::{MetricValue, MetricsSet};
 use datafusion::physical_plan::statistics::StatisticsContext;
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, StatisticsArgs};
 use sparklet_history::{Completeness, Fingerprint, NodeRecord, PartitionRecord, PlanRecord, Reduction};
-use sparklet_optimizer::{PhysicalFingerprints, reductions};
+use sparklet_optimizer::{PhysicalFingerprints, PossibleReduction, possible_reductions};
 
 /// A plan's record and the canonical texts of its fingerprints.
 #[derive(Debug, Clone, Default)]
@@ -32,7 +32,14 @@ pub(crate) fn record(
     let mut walk = Walk { nodes: Vec::new(), statistics: StatisticsContext::new() };
     walk.visit(plan, None);
     let mut nodes = walk.nodes;
-    let cuts = reductions(plan);
+    let mut cuts: Vec<Vec<Reduction>> = Vec::new();
+    for causes in possible_reductions(plan) {
+        let mut happened: Vec<Reduction> =
+            causes.into_iter().filter(|cause| may_have_cut(*cause, &nodes)).map(PossibleReduction::reduction).collect();
+        happened.sort_unstable();
+        happened.dedup();
+        cuts.push(happened);
+    }
     for (i, node) in nodes.iter_mut().enumerate() {
         if let Some(identity) = fingerprints.as_ref().and_then(|f| f.nodes.get(i).copied().flatten()) {
             node.fingerprint = Some(identity.fingerprint);
@@ -46,6 +53,19 @@ pub(crate) fn record(
     }
     apply_empty_builds(plan, &mut nodes, ended);
     Observed { plan: PlanRecord { nodes }, texts: fingerprints.map(|f| f.texts).unwrap_or_default() }
+}
+
+/// Whether what may cut the counts of a node did so, as far as the run's metrics tell.
+fn may_have_cut(cause: PossibleReduction, nodes: &[NodeRecord]) -> bool {
+    match cause {
+        // A scan that pruned nothing at all has not used the filter.
+        PossibleReduction::DynamicFilter { at, .. } => nodes.get(at).is_none_or(|node| {
+            let pruned =
+                |(name, count): (&String, &u64)| *count > 0 && name.contains("pruned") && !name.ends_with("_matched");
+            node.operator != "DataSourceExec" || node.metrics.iter().any(pruned)
+        }),
+        _ => true,
+    }
 }
 
 fn completeness(cuts: &[Reduction]) -> Completeness {

@@ -25,7 +25,7 @@ pub(crate) struct Profiles {
 }
 
 /// A node's place in memory: its name within one plan.
-fn address(plan: &LogicalPlan) -> usize {
+pub(crate) fn address(plan: &LogicalPlan) -> usize {
     std::ptr::from_ref(plan) as usize
 }
 

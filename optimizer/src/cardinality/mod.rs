@@ -3,19 +3,24 @@
 mod derive;
 mod estimate;
 pub(crate) mod join;
+mod ladder;
 pub(crate) mod profile;
 pub(crate) mod selectivity;
 
-pub(crate) use derive::{Profiles, column};
+pub(crate) use derive::{Profiles, address, column};
 pub use estimate::{Estimate, EstimateSource};
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use datafusion::common::HashMap;
 use datafusion::logical_expr::LogicalPlan;
-use sparklet_history::{Evidence, Scope};
+use sparklet_history::{Evidence, Fingerprint, RunId, Scope};
 
+use crate::fingerprint::{Identity, fingerprint_logical};
 use crate::source::SourceNames;
+use ladder::Volumes;
 
 /// What the optimizer may know of rows before it plans: the past, and the metadata of the sources of now, which it finds at the tables of
 /// the plan ([`datafusion::catalog::TableProvider::statistics`]).
@@ -23,6 +28,10 @@ pub struct Cardinalities<'a> {
     evidence: &'a dyn Evidence,
     scope: Scope<'a>,
     sources: &'a dyn SourceNames,
+    /// None: there is no past to ask.
+    volumes: Option<Volumes>,
+    asked: RefCell<HashMap<Identity, Option<Estimate>>>,
+    runs: RefCell<BTreeSet<RunId>>,
 }
 
 impl fmt::Debug for Cardinalities<'_> {
@@ -32,9 +41,15 @@ impl fmt::Debug for Cardinalities<'_> {
 }
 
 impl<'a> Cardinalities<'a> {
-    /// From the past of `scope`, for plans over `sources`.
+    /// From the past of `scope`, for plans over `sources`. The past is asked only after [`Self::at`].
     pub fn new(evidence: &'a dyn Evidence, scope: Scope<'a>, sources: &'a dyn SourceNames) -> Self {
-        Self { evidence, scope, sources }
+        Self { evidence, scope, sources, volumes: None, asked: RefCell::default(), runs: RefCell::default() }
+    }
+
+    /// With what tells the data of now from those of past runs: the hash over the versions of all sources, and by run the rows of the sources
+    /// now ÷ those that it read.
+    pub fn at(self, data_version: Fingerprint, growth: BTreeMap<RunId, f64>) -> Self {
+        Self { volumes: Some(Volumes { data_version: Some(data_version), growth }), ..self }
     }
 
     /// An estimate for each node of `plan` in the order of [`crate::for_each_logical_node`].
@@ -45,9 +60,50 @@ impl<'a> Cardinalities<'a> {
         estimates
     }
 
+    /// Rows of a subplan as past runs observed it, or what is alike; none where they did not.
+    pub fn of_subplan(&self, identity: &Identity) -> Option<Estimate> {
+        let volumes = self.volumes.as_ref()?;
+        if let Some(known) = self.asked.borrow().get(identity) {
+            return *known;
+        }
+        let found = ladder::look_up(self.evidence, self.scope, volumes, identity);
+        let estimate = found.as_ref().map(|found| found.estimate);
+        self.asked.borrow_mut().insert(*identity, estimate);
+        self.runs.borrow_mut().extend(found.into_iter().flat_map(|found| found.runs));
+        estimate
+    }
+
+    /// Whether there is a past to ask.
+    pub(crate) fn has_past(&self) -> bool {
+        self.volumes.is_some()
+    }
+
+    /// Runs that answers rested on so far.
+    pub fn evidence(&self) -> Vec<RunId> {
+        self.runs.borrow().iter().cloned().collect()
+    }
+
     /// Profiles of the subplans of `plan`.
     pub(crate) fn profiles(&self, plan: &LogicalPlan) -> Profiles {
-        let _ = (self.evidence, self.scope, self.sources, plan);
-        Profiles::new(HashMap::default())
+        Profiles::new(self.observed(plan))
+    }
+
+    /// What past runs tell of the nodes of `plan`, by address.
+    pub(crate) fn observed(&self, plan: &LogicalPlan) -> HashMap<usize, Estimate> {
+        let mut observed = HashMap::default();
+        if self.volumes.is_none() {
+            return observed;
+        }
+        let fingerprints = fingerprint_logical(plan, self.sources);
+        let mut identities = fingerprints.nodes.iter();
+        crate::for_each_logical_node(plan, &mut |node| {
+            let identity = identities.next().copied().flatten();
+            // Metadata tell the rows of a table better.
+            let known = identity.filter(|_| !matches!(node, LogicalPlan::TableScan(_)));
+            if let Some(estimate) = known.and_then(|identity| self.of_subplan(&identity)) {
+                observed.insert(address(node), estimate);
+            }
+        });
+        observed
     }
 }

@@ -45,8 +45,10 @@ pub(super) struct Block<'p> {
     /// Columns of the result.
     pub(super) output: Vec<Place>,
     pub(super) written: Tree,
-    /// Joins of the block with the relations below each.
-    pub(super) joins: Vec<(&'p LogicalPlan, Set)>,
+    /// Joins of the block with the relations on either side, those below before those above.
+    pub(super) joins: Vec<(&'p LogicalPlan, Set, Set)>,
+    /// Conditions that stand above the joins which they could be part of.
+    pub(super) late: Vec<Expr>,
 }
 
 impl<'p> Block<'p> {
@@ -62,6 +64,7 @@ impl<'p> Block<'p> {
             output: Vec::new(),
             written: Tree::Relation(0),
             joins: Vec::new(),
+            late: Vec::new(),
         };
         let (output, written) = block.take(plan)?;
         (block.output, block.written) = (output, written);
@@ -81,7 +84,9 @@ impl<'p> Block<'p> {
             LogicalPlan::Join(join) => self.join(plan, join),
             LogicalPlan::Filter(filter) => {
                 let (columns, tree) = self.take(&filter.input)?;
-                self.conjuncts.extend(placed(&filter.predicate, &filter.input, &columns)?);
+                let conditions = placed(&filter.predicate, &filter.input, &columns)?;
+                self.late.extend(conditions.iter().cloned());
+                self.conjuncts.extend(conditions);
                 Ok((columns, tree))
             }
             LogicalPlan::Projection(projection) => {
@@ -130,8 +135,8 @@ impl<'p> Block<'p> {
                 replaced(filter, &|column| schema.maybe_index_of_column(column).and_then(|at| both.get(at).copied()))?;
             conjuncts.extend(split_conjunction_owned(placed));
         }
+        self.joins.push((plan, outer_tree.set(), inner_tree.set()));
         let tree = Tree::Join(Box::new(outer_tree), Box::new(inner_tree));
-        self.joins.push((plan, tree.set()));
         match (anti, join.join_type) {
             (Some(anti), _) => {
                 let relation = self.relations.len() - 1;

@@ -78,9 +78,33 @@ impl Names {
     }
 }
 
-/// The plan that joins `relations` in the order of `tree` and gives the columns `output` as `original` names them.
+/// `tree` with the input to build on the left of each join.
+pub(super) fn oriented(graph: &mut Graph, tree: Tree) -> Tree {
+    let Tree::Join(a, b) = tree else { return tree };
+    let (a, b) = (oriented(graph, *a), oriented(graph, *b));
+    let mut bytes = |tree: &Tree| {
+        let input = graph.input(tree.set());
+        input.rows * input.width
+    };
+    if bytes(&a) <= bytes(&b) { Tree::Join(Box::new(a), Box::new(b)) } else { Tree::Join(Box::new(b), Box::new(a)) }
+}
+
+/// Joins of `plan`, which was made from `tree`, with the relations on either side, those below before those above.
+pub(super) fn joins<'p>(plan: &'p LogicalPlan, tree: &Tree, into: &mut Vec<(&'p LogicalPlan, Set, Set)>) {
+    match (plan, tree) {
+        (LogicalPlan::Projection(top), _) => joins(&top.input, tree, into),
+        (LogicalPlan::Join(join), Tree::Join(a, b)) => {
+            joins(&join.left, a, into);
+            joins(&join.right, b, into);
+            into.push((plan, a.set(), b.set()));
+        }
+        _ => {}
+    }
+}
+
+/// The plan that joins `relations` in the order of `tree`, the left of each join built, and gives the columns `output` as `original` names them.
 pub(super) fn plan(
-    graph: &mut Graph,
+    graph: &Graph,
     mut relations: Vec<LogicalPlan>,
     tree: &Tree,
     output: &[Place],
@@ -109,20 +133,14 @@ pub(super) fn plan(
     Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(joined))?))
 }
 
-fn joined(graph: &mut Graph, relations: &[LogicalPlan], names: &Names, tree: &Tree) -> Result<LogicalPlan> {
-    let (a, b) = match tree {
+fn joined(graph: &Graph, relations: &[LogicalPlan], names: &Names, tree: &Tree) -> Result<LogicalPlan> {
+    let (left, right) = match tree {
         Tree::Relation(relation) => {
             let plan = relations.get(*relation).cloned();
             return plan.ok_or_else(|| plan_datafusion_err!("no relation {relation}"));
         }
-        Tree::Join(a, b) => (a, b),
+        Tree::Join(left, right) => (left, right),
     };
-    // The input to build stands left.
-    let bytes = |graph: &mut Graph, tree: &Tree| {
-        let input = graph.input(tree.set());
-        input.rows * input.width
-    };
-    let (left, right) = if bytes(graph, a) <= bytes(graph, b) { (a, b) } else { (b, a) };
     let (left_set, right_set) = (left.set(), right.set());
     let left = joined(graph, relations, names, left)?;
     let right = joined(graph, relations, names, right)?;

@@ -78,6 +78,19 @@ pub(super) struct Graph {
     /// Relations that multiply rows.
     inner: Set,
     rows: HashMap<Set, f64>,
+    plain: HashMap<Set, f64>,
+    /// Rows that past runs tell of.
+    known: HashMap<Set, f64>,
+    facts: Vec<Fact>,
+}
+
+/// What a join that ran tells of the edges between its inputs: how its rows differ from what was expected, given those of its inputs. It holds for
+/// every set that has these edges (Stillger et al., "LEO – DB2's LEarning Optimizer", VLDB 2001).
+#[derive(Debug, Clone, Copy)]
+struct Fact {
+    left: Set,
+    right: Set,
+    factor: f64,
 }
 
 impl Graph {
@@ -180,8 +193,17 @@ impl Graph {
                 relation.own.push(expr);
             }
         }
-        let mut graph =
-            Self { relations, classes, conditions, neighbours: Vec::new(), inner, rows: HashMap::default() };
+        let mut graph = Self {
+            relations,
+            classes,
+            conditions,
+            neighbours: Vec::new(),
+            inner,
+            rows: HashMap::default(),
+            plain: HashMap::default(),
+            known: HashMap::default(),
+            facts: Vec::new(),
+        };
         graph.equate_within();
         graph.connect();
         Ok(graph)
@@ -358,7 +380,71 @@ impl Graph {
         rows
     }
 
+    /// Takes in that the join of `left` and `right` gave `rows`; tells whether that is news. The inputs should be taken in before.
+    pub(super) fn learn(&mut self, left: Set, right: Set, rows: f64) -> bool {
+        let expected = self.rows(left | right).max(0.5);
+        let factor = rows.max(0.5) / expected;
+        let news = self.known.insert(left | right, rows).is_none() && (factor - 1.0).abs() > 0.02;
+        if news {
+            self.facts.push(Fact { left, right, factor });
+        }
+        self.rows.clear();
+        news
+    }
+
+    /// What joins that ran tell of the edges within `set`.
+    fn corrected(&self, set: Set) -> f64 {
+        let applies = |fact: &&Fact| self.has_edges(set, fact.left, fact.right);
+        self.facts.iter().filter(applies).map(|fact| fact.factor).product()
+    }
+
+    /// Whether all that joins `left` with `right` is there in `set` too.
+    fn has_edges(&self, set: Set, left: Set, right: Set) -> bool {
+        let touches = |of: Set| of & left & set != 0 && of & right & set != 0;
+        for (side, other) in [(left, right), (right, left)] {
+            if let Some(partner) = self.is_partner(side) {
+                return within(side, set) && self.answers(partner, set & other);
+            }
+        }
+        let mut any = false;
+        for class in &self.classes {
+            if class.relations & left != 0 && class.relations & right != 0 {
+                any = true;
+                if !touches(class.relations) {
+                    return false;
+                }
+            }
+        }
+        for condition in &self.conditions {
+            let of = condition.relations;
+            if within(of, left | right) && !within(of, left) && !within(of, right) {
+                any = true;
+                if !within(of, set) {
+                    return false;
+                }
+            }
+        }
+        any
+    }
+
     fn estimate(&mut self, set: Set) -> f64 {
+        if let Some(&known) = self.known.get(&set) {
+            return known;
+        }
+        self.uncorrected(set) * self.corrected(set)
+    }
+
+    /// Memoised: the rows of a set without what joins that ran tell.
+    fn uncorrected(&mut self, set: Set) -> f64 {
+        if let Some(&rows) = self.plain.get(&set) {
+            return rows;
+        }
+        let rows = self.by_statistics(set);
+        self.plain.insert(set, rows);
+        rows
+    }
+
+    fn by_statistics(&mut self, set: Set) -> f64 {
         if set.count_ones() <= 1 {
             return self.relations.get(set.trailing_zeros() as usize).map_or(1.0, |r| r.profile.rows);
         }
@@ -366,11 +452,11 @@ impl Graph {
         if partners != 0 {
             let last = 63 - partners.leading_zeros() as usize;
             let rest = set & !single(last);
-            return self.rows(rest) * self.kept_by(last, rest);
+            return self.uncorrected(rest) * self.kept_by(last, rest);
         }
         let taken = self.last_of(set);
         let rest = set & !single(taken);
-        let product = self.rows(rest) * self.rows(single(taken));
+        let product = self.uncorrected(rest) * self.uncorrected(single(taken));
         product * self.share_of_pairs(rest, taken)
     }
 

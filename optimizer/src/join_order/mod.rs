@@ -9,6 +9,7 @@ mod build;
 mod cost;
 mod dpccp;
 mod graph;
+mod keys;
 mod search;
 mod set;
 #[cfg(test)]
@@ -18,9 +19,11 @@ use datafusion::common::Result;
 use datafusion::common::tree_node::Transformed;
 use datafusion::logical_expr::LogicalPlan;
 
-use crate::cardinality::{Cardinalities, Profiles};
+use crate::cardinality::{Cardinalities, Profiles, address};
 use block::Block;
 use graph::Graph;
+pub use keys::KeyPush;
+pub(crate) use keys::push_keys;
 
 /// An order of joins that was changed.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,16 +53,16 @@ const MIN_GAIN: f64 = 0.05;
 /// [`crate::candidates`].
 pub fn reorder(plan: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> Option<Reordered> {
     let profiles = cardinalities.profiles(plan);
-    reorder_with(plan, &profiles)
-}
-
-pub(crate) fn reorder_with(plan: &LogicalPlan, profiles: &Profiles) -> Option<Reordered> {
-    let mut search = Search { profiles, changes: Vec::new() };
+    let mut search = Search { cardinalities, profiles: &profiles, changes: Vec::new() };
     let plan = search.plan(plan).ok()?;
     (!search.changes.is_empty()).then_some(Reordered { plan, because: search.changes })
 }
 
+/// How often an order is looked for again with what past runs tell of the last one found.
+const ROUNDS: usize = 4;
+
 struct Search<'a> {
+    cardinalities: &'a Cardinalities<'a>,
     profiles: &'a Profiles,
     changes: Vec<OrderChange>,
 }
@@ -94,12 +97,56 @@ impl Search<'_> {
         Ok(replaced)
     }
 
+    /// What past runs tell of the joins as they are written.
+    fn learn_written(&self, block: &Block<'_>, graph: &mut Graph) {
+        for &(join, left, right) in &block.joins {
+            let both = left | right;
+            // A condition above that the graph counts to this join makes them differ.
+            let late = block.late.iter().any(|e| {
+                let of = block::relations_of(e);
+                of != 0 && set::within(of, both)
+            });
+            if let Some(known) = self.profiles.observed(join).filter(|_| !late) {
+                graph.learn(left, right, known.rows);
+            }
+        }
+    }
+
+    /// The cheapest order. Past runs may tell of its joins too: then it is looked for again.
+    fn order(&self, plan: &LogicalPlan, block: &Block<'_>, graph: &mut Graph) -> Result<Option<(block::Tree, f64)>> {
+        let mut found = search::cheapest(graph);
+        for _ in 1..ROUNDS {
+            let Some((tree, _)) = &found else { return Ok(None) };
+            if *tree == block.written || !self.cardinalities.has_past() {
+                break;
+            }
+            let tree = build::oriented(graph, tree.clone());
+            let relations = block.relations.iter().map(|&relation| relation.clone()).collect();
+            let built = build::plan(graph, relations, &tree, &block.output, plan)?;
+            let observed = self.cardinalities.observed(&built);
+            let mut joins = Vec::new();
+            build::joins(&built, &tree, &mut joins);
+            let mut news = false;
+            for (join, left, right) in joins {
+                if let Some(known) = observed.get(&address(join)) {
+                    news |= graph.learn(left, right, known.rows);
+                }
+            }
+            if !news {
+                break;
+            }
+            found = search::cheapest(graph);
+        }
+        Ok(found)
+    }
+
     fn block(&mut self, plan: &LogicalPlan, block: &Block<'_>) -> Result<Option<LogicalPlan>> {
         if block.relations.len() < 3 {
             return Ok(None);
         }
         let mut graph = Graph::new(block, self.profiles)?;
-        let Some((tree, cost_after)) = search::cheapest(&mut graph) else { return Ok(None) };
+        self.learn_written(block, &mut graph);
+        let Some((tree, cost_after)) = self.order(plan, block, &mut graph)? else { return Ok(None) };
         let cost_before = search::cost_of(&mut graph, &block.written);
         if tree == block.written || cost_after > cost_before * (1.0 - MIN_GAIN) {
             return Ok(None);
@@ -107,7 +154,8 @@ impl Search<'_> {
         let at = self.changes.len();
         self.changes.push(OrderChange { relations: block.relations.len(), cost_before, cost_after });
         let relations = block.relations.iter().map(|relation| self.plan(relation)).collect::<Result<Vec<_>>>()?;
-        let built = build::plan(&mut graph, relations, &tree, &block.output, plan)?;
+        let tree = build::oriented(&mut graph, tree);
+        let built = build::plan(&graph, relations, &tree, &block.output, plan)?;
         if same_columns(&built, plan) {
             return Ok(Some(built));
         }

@@ -170,7 +170,8 @@ fn shuffled(plan: &LogicalPlan, profiles: &Profiles, draws: &[u8], changed: &mut
         let mut graph = Graph::new(&block, profiles).unwrap();
         let tree = any_order(&graph, draws);
         let relations = block.relations.iter().map(|r| shuffled(r, profiles, draws, changed)).collect();
-        let built = build::plan(&mut graph, relations, &tree, &block.output, plan).unwrap();
+        let tree = build::oriented(&mut graph, tree);
+        let built = build::plan(&graph, relations, &tree, &block.output, plan).unwrap();
         assert!(same_columns(&built, plan), "{}\n{}", built.display_indent_schema(), plan.display_indent_schema());
         return built;
     }
@@ -201,6 +202,7 @@ fn any_order_gives_the_same_rows() {
     let mut runner = TestRunner::new(Config { cases: cases(), ..Config::default() });
     let cases = (tables(), statements(), prop::collection::vec(any::<u8>(), 8));
     let sources = SourceMap::default();
+    let pushes = std::cell::Cell::new(0);
     runner
         .run(&cases, |(tables, statement, draws)| {
             runtime.block_on(async {
@@ -219,6 +221,18 @@ fn any_order_gives_the_same_rows() {
                 let got = rows(&context, &other).await;
                 let shown = || format!("{sql}\n{}\n{}", logical.display_indent(), other.display_indent());
                 prop_assert_eq!(got.as_ref(), Ok(&expected), "{}", shown());
+                // Keys pushed wherever they can be, and the joins that this makes in any order.
+                let all = keys::Limits { min_rows: 0.0, max_share: f64::INFINITY };
+                let cardinalities = Cardinalities::new(&NoEvidence, scope, &sources);
+                if let Some((pushed, _)) = keys::push_keys_within(&logical, &cardinalities, &all) {
+                    let pushed = narrowed(pushed, &logical).expect("the columns stay");
+                    let got = rows(&context, &pushed).await;
+                    prop_assert_eq!(got.as_ref(), Ok(&expected), "{}\n{}", shown(), pushed.display_indent());
+                    let other = shuffled(&pushed, &cardinalities.profiles(&pushed), &draws, &mut changed);
+                    let got = rows(&context, &narrowed(other, &logical).expect("the columns stay")).await;
+                    prop_assert_eq!(got.as_ref(), Ok(&expected), "{}\n{}", shown(), pushed.display_indent());
+                    pushes.set(pushes.get() + 1);
+                }
                 for candidate in crate::candidates(&logical, &Cardinalities::new(&NoEvidence, scope, &sources)) {
                     let got = rows(&context, &candidate.plan).await;
                     prop_assert_eq!(got.as_ref(), Ok(&expected), "{}\n{}", shown(), candidate.plan.display_indent());
@@ -227,4 +241,5 @@ fn any_order_gives_the_same_rows() {
             })
         })
         .unwrap();
+    assert!(pushes.get() > 0, "no statement has a key to push");
 }
