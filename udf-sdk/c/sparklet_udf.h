@@ -85,7 +85,7 @@ void *sparklet_scratch(uint32_t size);
 int32_t sparklet_fail(const char *message);
 int32_t sparklet_fail_at(const char *message, uint32_t row);
 
-/* Writes to the host's log: 1 error, 2 warning, 3 note, 4 for the author. */
+/* Writes to the host's log: 0 error, 1 warning, 2 note, 3 for the author. */
 __attribute__((import_module("sparklet1"), import_name("log"))) void sparklet_log(int32_t level, const char *text, uint32_t len);
 
 /* ---- reading ---- */
@@ -227,7 +227,6 @@ void sparklet_begin_(void);
 int32_t sparklet_failed_at_(uint32_t row);
 void *sparklet_groups_new_(void);
 void *sparklet_groups_(void *handle, uint32_t ngroups, uint32_t width);
-uint32_t sparklet_groups_first_(void *handle, uint32_t n);
 void sparklet_groups_forget_(void *handle, uint32_t n, uint32_t width);
 uint32_t sparklet_groups_size_(void *handle, uint32_t width);
 void sparklet_groups_drop_(void *handle, uint32_t width);
@@ -387,8 +386,8 @@ void sparklet_finish_batch_(sparklet_writer *writers, uint32_t count, uint32_t r
         static const char *const types[] = {SPARKLET_APPLY_(SPARKLET_NAMES_, states)};               \
         const uint32_t count = sizeof(types) / sizeof(types[0]);                                                   \
         sparklet_begin_();                                                                                         \
-        n = sparklet_groups_first_(h, n);                                                                          \
-        group_type *groups = (group_type *)sparklet_groups_(h, 0, sizeof(group_type));                             \
+        group_type *groups = (group_type *)sparklet_groups_(h, n, sizeof(group_type));                             \
+        if (!groups && n) return sparklet_fail("out of memory");                                                   \
         sparklet_writer *state = sparklet_writers_(types, count, n);                                               \
         for (uint32_t at = 0; at < n; at++) {                                                                      \
             if (sparklet_state_##name(&groups[at], state) < 0) return sparklet_failed_at_(at);                     \
@@ -399,8 +398,8 @@ void sparklet_finish_batch_(sparklet_writer *writers, uint32_t count, uint32_t r
     }                                                                                                              \
     SPARKLET_EXPORT_("udf_" #name "_evaluate") int32_t sparklet_results_##name(void *h, uint32_t n, sparklet_col *out) { \
         sparklet_begin_();                                                                                         \
-        n = sparklet_groups_first_(h, n);                                                                          \
-        group_type *groups = (group_type *)sparklet_groups_(h, 0, sizeof(group_type));                             \
+        group_type *groups = (group_type *)sparklet_groups_(h, n, sizeof(group_type));                             \
+        if (!groups && n) return sparklet_fail("out of memory");                                                   \
         sparklet_writer result = sparklet_write(#returns, n);                                                      \
         for (uint32_t at = 0; at < n; at++) {                                                                      \
             if (sparklet_evaluate_##name(&groups[at], &result) < 0) return sparklet_failed_at_(at);                \

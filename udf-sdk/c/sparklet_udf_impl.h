@@ -419,11 +419,6 @@ uint32_t sparklet_groups_count_(void *handle) {
     return ((sparklet_groups_all_ *)handle)->count;
 }
 
-uint32_t sparklet_groups_first_(void *handle, uint32_t n) {
-    uint32_t count = sparklet_groups_count_(handle);
-    return n < count ? n : count;
-}
-
 void sparklet_groups_forget_(void *handle, uint32_t n, uint32_t width) {
     sparklet_groups_all_ *all = (sparklet_groups_all_ *)handle;
     if (n < all->count) memmove(all->groups, all->groups + n * width, (all->count - n) * width);

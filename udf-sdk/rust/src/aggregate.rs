@@ -121,7 +121,10 @@ impl<G: for<'a> Aggregate<'a>> Groups<G> {
     }
 
     fn pop_first(&mut self, n: usize) -> Vec<G> {
-        let rest = self.groups.split_off(n.min(self.groups.len()));
+        if self.groups.len() < n {
+            self.groups.resize_with(n, G::default);
+        }
+        let rest = self.groups.split_off(n);
         let first = std::mem::replace(&mut self.groups, rest);
         self.heap = self.heap.saturating_sub(first.iter().map(Aggregate::heap).sum());
         first

@@ -40,13 +40,13 @@ impl From<&str> for Error {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Level {
     /// Something failed.
-    Error = 1,
+    Error = 0,
     /// Something to look at.
-    Warn = 2,
+    Warn = 1,
     /// Something to know.
-    Info = 3,
+    Info = 2,
     /// For the author of the function.
-    Debug = 4,
+    Debug = 3,
 }
 
 /// Writes a message to the host's log, which shows only so many.
