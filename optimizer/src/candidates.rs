@@ -1,5 +1,8 @@
 //! Logical plans that give the same rows as one another.
 
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::{OptimizerContext, OptimizerRule};
@@ -29,26 +32,71 @@ pub struct LogicalCandidate {
 /// them. The same for the same inputs.
 pub fn candidates(logical: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> Vec<LogicalCandidate> {
     let mut found: Vec<LogicalCandidate> = Vec::new();
-    let mut add = |plan: LogicalPlan, rewrites: Vec<RewriteNote>| {
-        if let Some(plan) = narrowed(plan, logical)
-            && !found.iter().any(|known| known.plan == plan)
-        {
-            found.push(LogicalCandidate { plan, rewrites });
+    for rewriting in [Rewriting::KeysAndOrder, Rewriting::Order] {
+        let Some(candidate) = rewritten(logical, cardinalities, rewriting) else { continue };
+        if !found.iter().any(|known| known.plan == candidate.plan) {
+            found.push(candidate);
         }
-    };
-    if let Some((plan, pushed)) = push_keys(logical, cardinalities) {
-        let notes = pushed.into_iter().map(RewriteNote::KeysPushed);
-        match reorder(&plan, cardinalities) {
-            Some(Reordered { plan, because }) => {
-                add(plan, notes.chain(because.into_iter().map(RewriteNote::JoinOrder)).collect());
-            }
-            None => add(plan, notes.collect()),
-        }
-    }
-    if let Some(Reordered { plan, because }) = reorder(logical, cardinalities) {
-        add(plan, because.into_iter().map(RewriteNote::JoinOrder).collect());
     }
     found
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Rewriting {
+    Order,
+    KeysAndOrder,
+}
+
+/// `logical` rewritten, its scalar subqueries included; none where nothing changes.
+fn rewritten(
+    logical: &LogicalPlan,
+    cardinalities: &Cardinalities<'_>,
+    rewriting: Rewriting,
+) -> Option<LogicalCandidate> {
+    let mut rewrites = Vec::new();
+    let mut current: Option<LogicalPlan> = None;
+    if rewriting == Rewriting::KeysAndOrder
+        && let Some((plan, pushed)) = push_keys(logical, cardinalities)
+    {
+        rewrites.extend(pushed.into_iter().map(RewriteNote::KeysPushed));
+        current = Some(plan);
+    }
+    if let Some(Reordered { plan, because }) = reorder(current.as_ref().unwrap_or(logical), cardinalities) {
+        rewrites.extend(because.into_iter().map(RewriteNote::JoinOrder));
+        current = Some(plan);
+    }
+    let mut plan = current.unwrap_or_else(|| logical.clone());
+    if has_subqueries(&plan) {
+        let subqueries = plan.transform_down(|node| {
+            node.map_subqueries(|query| match query {
+                LogicalPlan::Subquery(query) if query.outer_ref_columns.is_empty() => {
+                    let Some(better) = rewritten(&query.subquery, cardinalities, rewriting) else {
+                        return Ok(Transformed::no(LogicalPlan::Subquery(query)));
+                    };
+                    rewrites.extend(better.rewrites);
+                    Ok(Transformed::yes(LogicalPlan::Subquery(query.with_plan(Arc::new(better.plan)))))
+                }
+                other => Ok(Transformed::no(other)),
+            })
+        });
+        plan = subqueries.ok()?.data;
+    }
+    if rewrites.is_empty() {
+        return None;
+    }
+    Some(LogicalCandidate { plan: narrowed(plan, logical)?, rewrites })
+}
+
+fn has_subqueries(plan: &LogicalPlan) -> bool {
+    let found = plan.exists(|node| {
+        let mut found = false;
+        node.apply_subqueries(|_| {
+            found = true;
+            Ok(TreeNodeRecursion::Stop)
+        })?;
+        Ok(found)
+    });
+    found.unwrap_or(false)
 }
 
 /// `plan` without the columns that nothing above needs.

@@ -6,6 +6,8 @@ pub(crate) mod join;
 mod ladder;
 pub(crate) mod profile;
 pub(crate) mod selectivity;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use derive::{Profiles, address, column};
 pub use estimate::{Estimate, EstimateSource};
