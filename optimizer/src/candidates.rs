@@ -32,11 +32,10 @@ pub struct LogicalCandidate {
 /// them. The same for the same inputs.
 pub fn candidates(logical: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> Vec<LogicalCandidate> {
     let mut found: Vec<LogicalCandidate> = Vec::new();
-    for rewriting in [Rewriting::KeysAndOrder, Rewriting::Order] {
-        let Some(candidate) = rewritten(logical, cardinalities, rewriting) else { continue };
-        if !found.iter().any(|known| known.plan == candidate.plan) {
-            found.push(candidate);
-        }
+    found.extend(rewritten(logical, cardinalities, Rewriting::KeysAndOrder));
+    let pushed = |note: &RewriteNote| matches!(note, RewriteNote::KeysPushed(_));
+    if found.iter().any(|candidate| candidate.rewrites.iter().any(pushed)) {
+        found.extend(rewritten(logical, cardinalities, Rewriting::Order));
     }
     found
 }

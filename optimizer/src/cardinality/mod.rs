@@ -33,6 +33,7 @@ pub struct Cardinalities<'a> {
     /// None: there is no past to ask.
     volumes: Option<Volumes>,
     asked: RefCell<HashMap<Identity, Option<Estimate>>>,
+    composed: RefCell<HashMap<Identity, Estimate>>,
     runs: RefCell<BTreeSet<RunId>>,
 }
 
@@ -45,7 +46,15 @@ impl fmt::Debug for Cardinalities<'_> {
 impl<'a> Cardinalities<'a> {
     /// From the past of `scope`, for plans over `sources`. The past is asked only after [`Self::at`].
     pub fn new(evidence: &'a dyn Evidence, scope: Scope<'a>, sources: &'a dyn SourceNames) -> Self {
-        Self { evidence, scope, sources, volumes: None, asked: RefCell::default(), runs: RefCell::default() }
+        Self {
+            evidence,
+            scope,
+            sources,
+            volumes: None,
+            asked: RefCell::default(),
+            composed: RefCell::default(),
+            runs: RefCell::default(),
+        }
     }
 
     /// With what tells the data of now from those of past runs: the hash over the versions of all sources, and by run the rows of the sources
@@ -54,9 +63,18 @@ impl<'a> Cardinalities<'a> {
         Self { volumes: Some(Volumes { data_version: Some(data_version), growth }), ..self }
     }
 
-    /// An estimate for each node of `plan` in the order of [`crate::for_each_logical_node`].
+    /// An estimate for each node of `plan` in the order of [`crate::for_each_logical_node`]. Joins that never ran are put together from
+    /// what is known of their edges if [`crate::candidates`] has looked at them before, in this plan or in the one it came from.
     pub fn of_plan(&self, plan: &LogicalPlan) -> Vec<Estimate> {
-        let profiles = self.profiles(plan);
+        let identities = self.identities(plan);
+        let mut known = self.observed(&identities);
+        let composed = self.composed.borrow();
+        for (node, identity) in &identities {
+            if let Some(estimate) = composed.get(identity) {
+                known.entry(*node).or_insert(*estimate);
+            }
+        }
+        let profiles = Profiles::new(known);
         let mut estimates = Vec::new();
         crate::for_each_logical_node(plan, &mut |node| estimates.push(profiles.estimate(node)));
         estimates
@@ -87,25 +105,35 @@ impl<'a> Cardinalities<'a> {
 
     /// Profiles of the subplans of `plan`.
     pub(crate) fn profiles(&self, plan: &LogicalPlan) -> Profiles {
-        Profiles::new(self.observed(plan))
+        Profiles::new(self.observed(&self.identities(plan)))
     }
 
-    /// What past runs tell of the nodes of `plan`, by address.
-    pub(crate) fn observed(&self, plan: &LogicalPlan) -> HashMap<usize, Estimate> {
-        let mut observed = HashMap::default();
+    /// Identities of the nodes of `plan` by address, as far as past runs can tell of them better than metadata; none where there is no past.
+    pub(crate) fn identities(&self, plan: &LogicalPlan) -> HashMap<usize, Identity> {
+        let mut identities = HashMap::default();
         if self.volumes.is_none() {
-            return observed;
+            return identities;
         }
         let fingerprints = fingerprint_logical(plan, self.sources);
-        let mut identities = fingerprints.nodes.iter();
+        let mut of_nodes = fingerprints.nodes.iter();
         crate::for_each_logical_node(plan, &mut |node| {
-            let identity = identities.next().copied().flatten();
-            // Metadata tell the rows of a table better.
-            let known = identity.filter(|_| !matches!(node, LogicalPlan::TableScan(_)));
-            if let Some(estimate) = known.and_then(|identity| self.of_subplan(&identity)) {
-                observed.insert(address(node), estimate);
-            }
+            let identity = of_nodes.next().copied().flatten();
+            identities.extend(
+                identity
+                    .filter(|_| !matches!(node, LogicalPlan::TableScan(_)))
+                    .map(|identity| (address(node), identity)),
+            );
         });
-        observed
+        identities
+    }
+
+    /// What past runs tell of nodes, by address.
+    pub(crate) fn observed(&self, identities: &HashMap<usize, Identity>) -> HashMap<usize, Estimate> {
+        identities.iter().filter_map(|(node, identity)| Some((*node, self.of_subplan(identity)?))).collect()
+    }
+
+    /// Remembers what was put together for a subplan.
+    pub(crate) fn compose(&self, identity: Identity, estimate: Estimate) {
+        self.composed.borrow_mut().insert(identity, estimate);
     }
 }

@@ -4,10 +4,11 @@
 //! The aggregate's input is semi-joined with the values. A group is kept or left out as a whole, and one that is left out would have found no
 //! partner; a NULL key neither. So the join above gives what it gave.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use datafusion::common::tree_node::TreeNode;
-use datafusion::common::{Column, HashMap, JoinType, NullEquality, Result, TableReference};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, HashMap, HashSet, JoinType, NullEquality, Result, TableReference};
 use datafusion::logical_expr::{Aggregate, Expr, Join, JoinConstraint, LogicalPlan, Projection};
 
 use super::block::{Block, Place, place_of};
@@ -55,7 +56,9 @@ pub(super) fn push_keys_within(
     for _ in 0..PASSES {
         let from = current.as_ref().unwrap_or(plan);
         let profiles = cardinalities.profiles(from);
-        let mut search = Search { profiles: &profiles, limits, replaced: HashMap::default(), pushed: &mut pushed };
+        let repeated = repeated(from).ok()?;
+        let mut search =
+            Search { profiles: &profiles, limits, repeated, replaced: HashMap::default(), pushed: &mut pushed };
         search.visit(from).ok()?;
         let replaced = search.replaced;
         if replaced.is_empty() {
@@ -69,6 +72,8 @@ pub(super) fn push_keys_within(
 struct Search<'a> {
     profiles: &'a Profiles,
     limits: &'a Limits,
+    /// Aggregates that the plan has more than once: changed in one place they could no longer be computed once for all.
+    repeated: HashSet<usize>,
     /// By address: what stands in the place of a subplan.
     replaced: HashMap<usize, LogicalPlan>,
     pushed: &'a mut Vec<KeyPush>,
@@ -99,11 +104,15 @@ impl Search<'_> {
         Ok(())
     }
 
+    fn is_shared(&self, plan: &LogicalPlan) -> Result<bool> {
+        plan.exists(|node| Ok(self.repeated.contains(&address(node))))
+    }
+
     fn pushed_into(&mut self, block: &Block<'_>, graph: &Graph, at: usize) -> Result<Option<LogicalPlan>> {
         let Some(relation) = block.relations.get(at) else { return Ok(None) };
         let Some(aggregate) = aggregate_below(relation) else { return Ok(None) };
         let rows = self.profiles.of(&aggregate.input).rows;
-        if rows < self.limits.min_rows || has_pushed_keys(&aggregate.input) {
+        if rows < self.limits.min_rows || has_pushed_keys(&aggregate.input) || self.is_shared(relation)? {
             return Ok(None);
         }
         let mut best: Option<(Values, Column)> = None;
@@ -118,7 +127,9 @@ impl Search<'_> {
                 if other == at || !block.relations.get(other).is_some_and(|plan| is_cheap(plan)) {
                     continue;
                 }
-                let Some(known) = graph.relations.get(other).map(|r| &r.profile) else { continue };
+                // To read it once more must be worth it.
+                let Some(beside) = graph.relations.get(other).filter(|r| r.base_rows <= rows) else { continue };
+                let known = &beside.profile;
                 let Some(values) = known.columns.get(column) else { continue };
                 let left = left_of(values.distinct, values.of_rows, known.rows).min(known.rows);
                 let share = left / domain.distinct.max(1.0);
@@ -134,6 +145,21 @@ impl Search<'_> {
         self.pushed.push(KeyPush { key: key.name.clone(), rows_before: rows, share: values.share });
         Ok(Some(new))
     }
+}
+
+/// Aggregates of `plan` that are there more than once, by address.
+fn repeated(plan: &LogicalPlan) -> Result<HashSet<usize>> {
+    let mut by_hash: HashMap<u64, Vec<&LogicalPlan>> = HashMap::default();
+    plan.apply(|node| {
+        if matches!(node, LogicalPlan::Aggregate(_)) {
+            let mut hasher = DefaultHasher::new();
+            node.hash(&mut hasher);
+            by_hash.entry(hasher.finish()).or_default().push(node);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    let alike = by_hash.into_values().filter(|nodes| nodes.len() > 1).flatten();
+    Ok(alike.map(address).collect())
 }
 
 /// Classes that relation `at` has a plain column in, with the column; of a semi-joined relation those of what it is compared with.

@@ -15,15 +15,17 @@ mod set;
 #[cfg(test)]
 mod tests;
 
-use datafusion::common::Result;
 use datafusion::common::tree_node::Transformed;
+use datafusion::common::{HashMap, Result};
 use datafusion::logical_expr::LogicalPlan;
 
 use crate::cardinality::{Cardinalities, Profiles, address};
+use crate::fingerprint::Identity;
 use block::Block;
 use graph::Graph;
 pub use keys::KeyPush;
 pub(crate) use keys::push_keys;
+use set::Set;
 
 /// An order of joins that was changed.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,8 +54,9 @@ const MIN_GAIN: f64 = 0.05;
 /// changes. The schema stays what it was. Columns that are no longer needed are still carried: see
 /// [`crate::candidates`].
 pub fn reorder(plan: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> Option<Reordered> {
-    let profiles = cardinalities.profiles(plan);
-    let mut search = Search { cardinalities, profiles: &profiles, changes: Vec::new() };
+    let identities = cardinalities.identities(plan);
+    let profiles = Profiles::new(cardinalities.observed(&identities));
+    let mut search = Search { cardinalities, identities, profiles: &profiles, changes: Vec::new() };
     let plan = search.plan(plan).ok()?;
     (!search.changes.is_empty()).then_some(Reordered { plan, because: search.changes })
 }
@@ -63,6 +66,8 @@ const ROUNDS: usize = 4;
 
 struct Search<'a> {
     cardinalities: &'a Cardinalities<'a>,
+    /// Of the nodes of the plan.
+    identities: HashMap<usize, Identity>,
     profiles: &'a Profiles,
     changes: Vec<OrderChange>,
 }
@@ -97,47 +102,67 @@ impl Search<'_> {
         Ok(replaced)
     }
 
-    /// What past runs tell of the joins as they are written.
-    fn learn_written(&self, block: &Block<'_>, graph: &mut Graph) {
-        for &(join, left, right) in &block.joins {
-            let both = left | right;
-            // A condition above that the graph counts to this join makes them differ.
-            let late = block.late.iter().any(|e| {
+    /// Joins as they are written; without those that a condition above would be counted to, which makes them differ.
+    fn written<'p>(&self, block: &'p Block<'_>) -> impl Iterator<Item = (&'p LogicalPlan, Set, Set)> {
+        block.joins.iter().copied().filter(|(_, left, right)| {
+            !block.late.iter().any(|e| {
                 let of = block::relations_of(e);
-                of != 0 && set::within(of, both)
-            });
-            if let Some(known) = self.profiles.observed(join).filter(|_| !late) {
-                graph.learn(left, right, known.rows);
-            }
-        }
+                of != 0 && set::within(of, left | right)
+            })
+        })
     }
 
     /// The cheapest order. Past runs may tell of its joins too: then it is looked for again.
     fn order(&self, plan: &LogicalPlan, block: &Block<'_>, graph: &mut Graph) -> Result<Option<(block::Tree, f64)>> {
+        for (join, left, right) in self.written(block) {
+            if let Some(known) = self.profiles.observed(join) {
+                graph.learn(left, right, known.rows);
+            }
+        }
         let mut found = search::cheapest(graph);
-        for _ in 1..ROUNDS {
+        if !self.cardinalities.has_past() {
+            return Ok(found);
+        }
+        for round in 1..=ROUNDS {
             let Some((tree, _)) = &found else { return Ok(None) };
-            if *tree == block.written || !self.cardinalities.has_past() {
+            if *tree == block.written {
                 break;
             }
             let tree = build::oriented(graph, tree.clone());
             let relations = block.relations.iter().map(|&relation| relation.clone()).collect();
             let built = build::plan(graph, relations, &tree, &block.output, plan)?;
-            let observed = self.cardinalities.observed(&built);
+            let identities = self.cardinalities.identities(&built);
+            let observed = self.cardinalities.observed(&identities);
             let mut joins = Vec::new();
             build::joins(&built, &tree, &mut joins);
             let mut news = false;
-            for (join, left, right) in joins {
+            for (join, left, right) in &joins {
                 if let Some(known) = observed.get(&address(join)) {
-                    news |= graph.learn(left, right, known.rows);
+                    news |= graph.learn(*left, *right, known.rows);
                 }
             }
-            if !news {
+            if !news || round == ROUNDS {
+                self.compose(graph, &identities, joins.into_iter());
                 break;
             }
             found = search::cheapest(graph);
         }
+        self.compose(graph, &self.identities, self.written(block));
         Ok(found)
+    }
+
+    /// Keeps what the graph expects of joins, for whoever asks about them later.
+    fn compose<'p>(
+        &self,
+        graph: &mut Graph,
+        identities: &HashMap<usize, Identity>,
+        joins: impl Iterator<Item = (&'p LogicalPlan, Set, Set)>,
+    ) {
+        for (join, left, right) in joins {
+            if let Some(&identity) = identities.get(&address(join)) {
+                self.cardinalities.compose(identity, graph.of_set(left | right));
+            }
+        }
     }
 
     fn block(&mut self, plan: &LogicalPlan, block: &Block<'_>) -> Result<Option<LogicalPlan>> {
@@ -145,7 +170,6 @@ impl Search<'_> {
             return Ok(None);
         }
         let mut graph = Graph::new(block, self.profiles)?;
-        self.learn_written(block, &mut graph);
         let Some((tree, cost_after)) = self.order(plan, block, &mut graph)? else { return Ok(None) };
         let cost_before = search::cost_of(&mut graph, &block.written);
         if tree == block.written || cost_after > cost_before * (1.0 - MIN_GAIN) {

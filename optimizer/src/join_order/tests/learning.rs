@@ -241,4 +241,17 @@ async fn joins_that_never_ran_take_over_what_was_learned_of_their_edges() {
     }
     let factor = graph.rows(all) / before;
     assert!((factor - 9.9).abs() < 0.2, "a tenth of the rows was expected, nearly all came: {factor}");
+    // Whoever asks about the plan is told the same, once it was looked at.
+    let _ = reorder(&by_metadata, &cardinalities);
+    let mut estimates = cardinalities.of_plan(&by_metadata).into_iter();
+    let mut whole = None;
+    crate::for_each_logical_node(&by_metadata, &mut |node| {
+        let estimate = estimates.next().unwrap();
+        if matches!(node, LogicalPlan::Join(_)) {
+            whole.get_or_insert(estimate);
+        }
+    });
+    let whole = whole.unwrap();
+    assert!(matches!(whole.source, EstimateSource::Edges { .. }), "{whole:?}");
+    assert!((whole.rows / graph.rows(all) - 1.0).abs() < 0.01, "{whole:?}");
 }
