@@ -8,6 +8,7 @@ use chrono::Utc;
 use crate::block::CanonicalTexts;
 use crate::error::HistoryError;
 use crate::folder::Folder;
+use crate::models::Models;
 use crate::record::RunRecord;
 use crate::repair::RepairReport;
 use crate::spool;
@@ -108,6 +109,11 @@ impl History {
     /// As [`Self::open`], and where the folder cannot be written.
     pub fn create(&self) -> Result<Store, HistoryError> {
         Store::open(&self.folder, &self.options, Access::Create)
+    }
+
+    /// The cost models of an environment.
+    pub fn models(&self, environment: &str) -> Models {
+        Models::of(&self.folder.root(), environment)
     }
 
     /// Checks the store and rebuilds it from what can be read if anything is wrong. The old store is set aside, not deleted.

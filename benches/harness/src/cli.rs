@@ -16,7 +16,7 @@ use crate::error::{AtPath, Failure, Result};
 use crate::home::{Home, View, Workload};
 use crate::report::Report;
 use crate::runs::{self, Plan, Track};
-use crate::{plot, queries, skew, text};
+use crate::{plot, prior, queries, skew, text};
 
 /// Measures sparklet on workloads that come again day after day, beside plain DataFusion of the same version.
 #[derive(Debug, Parser)]
@@ -112,6 +112,27 @@ enum Command {
         /// JSON file. In the bench home's `results` if left out.
         #[arg(long)]
         out: Option<PathBuf>,
+    },
+    /// Train the prior of the cost model on generated schemas, data and queries, on an idle machine.
+    TrainPrior {
+        /// Minutes for running queries.
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        /// Most rows of a table.
+        #[arg(long, default_value_t = 2e6)]
+        rows: f64,
+        /// Seed of schemas, data and queries.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Number of the prior: one more than that of the last.
+        #[arg(long)]
+        number: u32,
+        /// NDJSON file of run records: what is measured is kept in it, and if it is there, it is learned from instead.
+        #[arg(long)]
+        records: Option<PathBuf>,
+        /// File of the model.
+        #[arg(long, default_value = "optimizer/src/cost/prior.json")]
+        out: PathBuf,
     },
     /// Print plain DataFusion's plan of a query, for looking at what a ratio says.
     Plan {
@@ -256,6 +277,21 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<bool> {
             write_json(&report, &json)?;
             writeln!(out, "written: {}", json.display())?;
             Ok(report.fine())
+        }
+        Command::TrainPrior { minutes, rows, seed, number, records, out: file } => {
+            if !(minutes > 0.0 && rows >= 2e5) {
+                return Err(Failure::new(format!("{minutes} minutes on tables of {rows} rows teach nothing"))
+                    .with_hint("use more than 0 minutes, and 200000 rows or more"));
+            }
+            let work = Work::new(&home)?;
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            let time = std::time::Duration::from_secs_f64(minutes * 60.0);
+            let plan = prior::Plan { seed, time, rows, number, records };
+            let model = runtime(cores)?.block_on(prior::train(&plan, work.path(), out))?;
+            let json = model.to_json().map_err(|error| Failure::new(error.to_string()))?;
+            std::fs::write(&file, &json).at_path(&file)?;
+            writeln!(out, "written: {} ({} KiB)", file.display(), json.len() / 1024)?;
+            Ok(true)
         }
         Command::Plan { what } => {
             let work = Work::new(&home)?;

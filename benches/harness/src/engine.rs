@@ -173,7 +173,8 @@ impl Sparklet {
     }
 }
 
-fn parquet(folder: &Path) -> SourceSpec {
+/// A folder of Parquet files as a source.
+pub(crate) fn parquet(folder: &Path) -> SourceSpec {
     let location = folder.to_string_lossy().into_owned();
     SourceSpec {
         written: location.clone(),

@@ -15,6 +15,7 @@ mod home;
 mod literals;
 mod measure;
 mod plot;
+mod prior;
 mod queries;
 mod record;
 mod report;

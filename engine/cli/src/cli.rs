@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    check, completions, config, explain, history, init, plan, report, run as run_command, runs, sql,
+    check, completions, config, explain, history, init, model, plan, report, run as run_command, runs, sql,
 };
 use crate::console::Console;
 use crate::failure::{Failure, Result};
@@ -34,6 +34,7 @@ enum Command {
     Runs(runs::Arguments),
     Report(report::Arguments),
     History(history::Arguments),
+    Model(model::Arguments),
     Config(config::Arguments),
     Completions(completions::Arguments),
 }
@@ -79,6 +80,7 @@ impl Command {
             Self::Runs(arguments) => runs::run(arguments, look, world, console),
             Self::Report(arguments) => report::run(arguments, look, world, console),
             Self::History(arguments) => history::run(arguments, look, world, console),
+            Self::Model(arguments) => model::run(arguments, look, world, console),
             Self::Config(arguments) => config::run(arguments, look, world, console),
             Self::Completions(arguments) => completions::run(arguments, console),
         }

@@ -5,13 +5,13 @@ use std::path::Path;
 use chrono::Utc;
 use sparklet_core::Session;
 use sparklet_history::{
-    CanonicalTexts, History, HistoryError, HistoryOptions, PrunePolicy, Remembered, RunFilter, RunId, RunRecord,
-    RunSummary, Store,
+    CanonicalTexts, History, HistoryError, HistoryOptions, Outcome, PrunePolicy, Remembered, RunFilter, RunId,
+    RunRecord, RunSummary, Store,
 };
 
 use crate::console::Console;
 use crate::failure::{Failure, Result};
-use crate::settings::Settings;
+use crate::settings::{Learning, Settings};
 use crate::world::World;
 
 /// Characters of a run id that are shown: unique among a million runs nearly always.
@@ -118,6 +118,7 @@ pub fn remember(
         Remembered::Stored { notes } => {
             notes.iter().for_each(|note| console.note(note));
             keep_in_bounds(record, session, settings);
+            learn(record, session, settings);
             if watched {
                 console.hint(&report);
             }
@@ -148,6 +149,18 @@ fn keep_in_bounds(record: &RunRecord, session: Option<&Session>, settings: &Sett
     });
     if let Err(error) = pruned {
         tracing::debug!("retention was not applied: {error}");
+    }
+}
+
+/// Trains a cost model where one is due. Whatever goes wrong costs a model, and nothing else: `model show` says which serve.
+fn learn(record: &RunRecord, session: Option<&Session>, settings: &Settings) {
+    if settings.learning == Learning::Off || record.outcome != Outcome::Succeeded {
+        return;
+    }
+    let trained =
+        with_history(session, settings, |history| sparklet_core::models::train(history, &record.environment, false));
+    if let Err(error) = trained {
+        tracing::debug!("no model was trained: {error}");
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A [`Session`] owns DataFusion's context, a bounded memory pool, a spill folder and the slots. A query is a [`DataFrame`] until
 //! it is prepared; a [`PreparedQuery`] runs to a stream, to rows or to files, and tells afterwards what each of its operators did
-//! ([`PreparedQuery::observe`]). Nothing here reads the history, and nothing here writes outside the spill folder but
-//! [`PreparedQuery::write`]. After a crash, spill folders of dead sessions are swept by the next session beside them.
+//! ([`PreparedQuery::observe`]). No query reads the history, and none writes outside the spill folder but by
+//! [`PreparedQuery::write`]; [`models`] trains what the history teaches of costs, when a run is over. After a crash, spill folders of dead sessions are swept by the next session beside them.
 
 pub mod adaptive;
 mod cpu;
@@ -11,6 +11,7 @@ mod diagnose;
 pub mod error;
 mod exchange;
 pub mod memory;
+pub mod models;
 mod named;
 mod observe;
 mod partitions;

@@ -7,6 +7,7 @@
 
 mod analytic;
 mod difference;
+mod evaluate;
 mod features;
 mod judge;
 mod linear;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use analytic::AnalyticModel;
 pub use difference::difference;
+pub use evaluate::{Evaluation, evaluate};
 pub use features::{OperatorFeatures, PlanFeatures, features, recorded};
 pub use judge::{Outcome, accuracy, outcomes};
 pub use model::{Accuracy, MODEL_FORMAT, Model, ModelError, Provenance};

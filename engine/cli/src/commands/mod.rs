@@ -6,6 +6,7 @@ pub mod config;
 pub mod explain;
 pub mod history;
 pub mod init;
+pub mod model;
 pub mod plan;
 pub mod report;
 pub mod run;
