@@ -122,6 +122,11 @@ function readNode(type, nodes, at, count) {
       values = Array.from({ length: count }, (_, i) => Object.fromEntries(type.fields.map((name, f) => [name, fields[f][i]])));
       break;
     }
+    case "int64":
+    case "uint64":
+      // Copied to where it is aligned.
+      values = new ARRAYS[type.tag](raw.slice().buffer);
+      break;
     default:
       values = raw;
   }
@@ -192,19 +197,19 @@ function writeNode(type, values, nodes) {
       type.fields.forEach((name, f) => writeNode(type.children[f], Array.from(values, value => value?.[name] ?? null), nodes));
       break;
     default: {
-      const Numbers = ARRAYS[type.tag];
+      const Numbers = ARRAYS[type.tag], big = type.tag === "int64" || type.tag === "uint64";
       if (values instanceof Numbers) {
-        val = values;
+        val = big ? new Uint8Array(values.buffer, values.byteOffset, values.byteLength) : values;
         break;
       }
       val = new Numbers(count);
-      const big = type.tag.endsWith("64") && type.tag !== "float64";
       for (let i = 0; i < count; i++) {
         const value = values[i];
         if (value == null) continue;
         val[i] = big ? BigInt(value) : value;
         if (!type.tag.startsWith("float") && val[i] != value) throw new RangeError(`${value} does not fit ${type.name ?? type.word}`);
       }
+      if (big) val = new Uint8Array(val.buffer);
     }
   }
   node.values = { tag: type.tag, val };

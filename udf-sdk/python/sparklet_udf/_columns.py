@@ -1,6 +1,10 @@
 """Columns of the boundary to lists of values, and back."""
 
+from array import array
+
 from wit_world.imports import types as wit
+
+WIDE = {"int64": "q", "uint64": "Q"}
 
 CASES = {
     "booleans": wit.Values_Booleans, "int8": wit.Values_Int8, "int16": wit.Values_Int16, "int32": wit.Values_Int32,
@@ -39,6 +43,8 @@ def _read(kind, nodes, at, count):
         values = bits(raw, count)
     elif case == "decimals":
         values = [int.from_bytes(raw[i:i + 16], "little", signed=True) for i in range(0, 16 * count, 16)]
+    elif case in WIDE:
+        values = array(WIDE[case], raw).tolist()
     elif case == "int8":
         values = [n - 256 if n > 127 else n for n in raw]
     elif case == "lists":
@@ -114,6 +120,8 @@ def _write(kind, values, nodes):
             low, high = LIMITS[case]
             if raw and not low <= min(raw) <= max(raw) <= high:
                 raise OverflowError(f"a result does not fit {kind.name}")
+            if case in WIDE:
+                raw = array(WIDE[case], raw).tobytes()
     node.values = CASES[case](raw)
 
 
