@@ -80,6 +80,7 @@ fn step(run: u64, number: u64, operators: u64) -> StepRecord {
         checks: Vec::new(),
         plan: Some(PlanRecord { nodes }),
         decisions: Vec::new(),
+        choice: None,
         adaptations: Vec::new(),
         error: None,
     }

@@ -121,6 +121,7 @@ fn record(track: Track, n: u64) -> RunRecord {
         checks: Vec::new(),
         plan: Some(PlanRecord { nodes: (20 * step..20 * step + 20).map(|i| node(track, n, i)).collect() }),
         decisions: Vec::new(),
+        choice: None,
         adaptations: Vec::new(),
         error: None,
     });

@@ -64,6 +64,10 @@ impl History {
         Self { folder: Folder::new(state.into()), options }
     }
 
+    pub(crate) fn parts(&self) -> (Folder, HistoryOptions) {
+        (self.folder.clone(), self.options.clone())
+    }
+
     /// The state folder.
     pub fn state(&self) -> &Path {
         self.folder.state()

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::choice::ChoiceRecord;
 use crate::shape::OperatorShape;
 
 /// Version of the record format written by this build.
@@ -284,6 +285,9 @@ pub struct StepRecord {
     pub plan: Option<PlanRecord>,
     /// What the optimizer decided.
     pub decisions: Vec<Decision>,
+    /// How its plan was chosen; absent where it was not planned, and in records of builds that chose none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<Box<ChoiceRecord>>,
     /// What was changed while it ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adaptations: Vec<Adaptation>,
@@ -441,6 +445,8 @@ pub struct Decision {
 pub enum DecisionKind {
     /// DataFusion's own plan was taken as it is.
     DefaultPlan,
+    /// Another plan than DataFusion's was taken; see [`StepRecord::choice`].
+    LearnedPlan,
 }
 
 /// Why it was decided.
@@ -451,6 +457,8 @@ pub enum Reason {
     OnlyCandidate,
     /// `learning = "off"`: history was not read.
     LearningOff,
+    /// Candidates were compared; see [`StepRecord::choice`].
+    Compared,
 }
 
 /// A change of a plan in mid-run, made where the branch is taken.

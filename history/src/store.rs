@@ -170,7 +170,7 @@ impl Store {
         repair::rebuild(&folder, &options, why, lock)
     }
 
-    fn open_read_only(folder: &Folder, options: &HistoryOptions) -> Result<Self, HistoryError> {
+    pub(crate) fn open_read_only(folder: &Folder, options: &HistoryOptions) -> Result<Self, HistoryError> {
         let _shared = folder.lock_shared(options.lock_wait)?;
         match folder.current()? {
             Current::Store(number) => Self::open_copy(folder, options, Some(number)),
@@ -271,6 +271,11 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn runs(&self, filter: &RunFilter, limit: usize) -> Result<Vec<RunSummary>, HistoryError> {
+        Ok(self.run_sizes(filter, limit)?.into_iter().map(|(run, _)| run).collect())
+    }
+
+    /// As [`Self::runs`], each with the bytes of its compressed record.
+    pub(crate) fn run_sizes(&self, filter: &RunFilter, limit: usize) -> Result<Vec<(RunSummary, u64)>, HistoryError> {
         let mut runs = Vec::new();
         for entry in self.trees()?.tree(Name::Runs).rows().rev() {
             if runs.len() >= limit {
@@ -284,7 +289,7 @@ impl Store {
             if let Ok(entry) = block::unseal_json::<Entry>(&value)
                 && filter.passes(&entry.summary)
             {
-                runs.push(entry.summary);
+                runs.push((entry.summary, entry.bytes));
             }
         }
         Ok(runs)

@@ -6,6 +6,7 @@
 
 pub mod candidates;
 pub mod cardinality;
+pub mod choice;
 pub mod cost;
 pub mod decision;
 pub mod fingerprint;
@@ -15,7 +16,7 @@ pub mod source;
 
 pub use candidates::{LogicalCandidate, RewriteNote, candidates};
 pub use cardinality::{Cardinalities, Estimate, EstimateSource};
-pub use decision::{Learning, decide_default};
+pub use decision::{Learning, decision_of};
 pub use fingerprint::{
     Identity, LogicalFingerprints, PhysicalFingerprints, explain_text, fingerprint_logical, fingerprint_physical,
     for_each_logical_node,

@@ -65,7 +65,7 @@ pub struct ScannedSource {
 }
 
 /// Tells which source a scan reads. Both methods must give the same [`SourceId`] for the same scan.
-pub trait SourceNames {
+pub trait SourceNames: Send + Sync {
     /// The source registered as `table`, as logical plans name it.
     fn by_table(&self, table: &TableReference) -> Option<SourceId>;
 

@@ -14,6 +14,7 @@ mod concurrency;
 mod examples;
 mod interrupt;
 mod kill;
+mod learning;
 mod memory;
 mod remembering;
 mod remote;

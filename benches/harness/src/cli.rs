@@ -428,14 +428,14 @@ fn verify(home: &Home, what: &What, out: &mut dyn Write) -> Result<bool> {
     let tables = all_tables(home, what, &work)?;
     runtime(plan.settings.slots)?.block_on(async {
         let plain = Plain::new(&plan.settings, &Default::default())?;
-        let mut sparklet = Sparklet::new(&plan.settings, plan.workload.name())?;
+        let mut sparklet = Sparklet::new(&plan.settings, plan.workload.name(), None)?;
         plain.register(&tables).await?;
         sparklet.register(&tables).await?;
         let (mut matched, mut empty) = (0, 0);
         for query in &plan.queries {
             let outcome = async {
                 let theirs = plain.run(&query.sql).await.map_err(|e| e.at("plain"))?;
-                let (ours, _) = sparklet.run(&query.sql).await.map_err(|e| e.at("sparklet"))?;
+                let (ours, _) = sparklet.run(&query.name(), &query.sql).await.map_err(|e| e.at("sparklet"))?;
                 let rows: usize = theirs.batches.iter().map(|b| b.num_rows()).sum();
                 Ok::<_, Failure>((rows, runs::difference(&ours, &theirs, &query.sql, &plain).await?))
             };

@@ -15,7 +15,7 @@ use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
 use datafusion::prelude::ParquetReadOptions;
 use sparklet_core::source::{Format, SourceOptions, SourceSpec};
 use sparklet_core::{AdaptiveSettings, PreparedQuery, Session, SessionConfig};
-use sparklet_history::SourceRecord;
+use sparklet_history::{Recall, SourceRecord};
 
 use crate::error::{AtPath, Result};
 use crate::measure::{Clock, Cost};
@@ -131,13 +131,14 @@ pub(crate) struct Sparklet {
 
 impl Sparklet {
     /// A session with `settings` that observes.
-    pub(crate) fn new(settings: &Settings, pipeline: &str) -> Result<Self> {
+    pub(crate) fn new(settings: &Settings, pipeline: &str, past: Option<Arc<dyn Recall>>) -> Result<Self> {
         let config = SessionConfig {
             memory_limit: Some(settings.memory),
             slots: Some(settings.slots),
             spill_dir: settings.spill.clone(),
             batch_size: settings.batch_size,
             observe: true,
+            past,
             pipeline: pipeline.to_owned(),
             adaptive: settings.adaptive.clone(),
             ..SessionConfig::default()
@@ -161,10 +162,10 @@ impl Sparklet {
     }
 
     /// Runs one query; what ran is handed back for its observations.
-    pub(crate) async fn run(&self, sql: &str) -> Result<(Answer, PreparedQuery)> {
+    pub(crate) async fn run(&self, step: &str, sql: &str) -> Result<(Answer, PreparedQuery)> {
         self.session.reset_peak_memory();
         let clock = Clock::start();
-        let prepared = self.session.sql(sql, &BTreeMap::new()).await?.prepare().await?;
+        let prepared = self.session.sql(sql, &BTreeMap::new()).await?.of_step(step).prepare().await?;
         let planning_us = clock.wall_us();
         let schema = prepared.schema();
         let batches = prepared.collect().await?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use sparklet_core::{Observed, PreparedQuery, Session};
+use sparklet_core::{Observed, PreparedQuery, Session, conclude};
 use sparklet_history::{
     CanonicalTexts, EngineRecord, Fingerprint, MachineRecord, Outcome, RECORD_VERSION, RunId, RunRecord, SourceRecord,
     StepRecord,
@@ -49,6 +49,11 @@ impl Trace {
             checks: Vec::new(),
             plan: Some(observed.plan),
             decisions: prepared.decisions().to_vec(),
+            choice: Some({
+                let mut choice = Box::new(prepared.choice());
+                conclude(&mut choice, Outcome::Succeeded, cost.cpu_us, cost.wall_us.saturating_sub(cost.planning_us));
+                choice
+            }),
             adaptations: prepared.adaptations(),
             error: None,
         });

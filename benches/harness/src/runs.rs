@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chrono::NaiveDate;
 use clap::ValueEnum;
@@ -10,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
-use sparklet_history::{Completeness, History, HistoryOptions, NodeRecord, Remembered};
+use sparklet_history::{Completeness, History, HistoryOptions, NodeRecord, Recall, Remembered, StateFolder};
 
 use crate::compare::{Rows, Verdict, compare};
 use crate::engine::{Answer, Plain, Settings, Sparklet, different_settings};
@@ -116,7 +117,7 @@ pub(crate) async fn run(home: &Home, plan: &Plan, work: &Path, out: &mut dyn Wri
     let neighbours = Neighbours::watch();
     for day in 1..=plan.days {
         view.advance(if plan.track == Track::Moving { day } else { manifest.days })?;
-        let mut today = Day::open(plan, day, &view.tables(), &mut random, &mut measured).await?;
+        let mut today = Day::open(plan, day, &view.tables(), memory.past(), &mut random, &mut measured).await?;
         if day == 1 {
             measured.different_settings = different_settings(&today.plain, &today.sparklet);
         }
@@ -167,6 +168,11 @@ struct Memories {
 }
 
 impl Memories {
+    /// What a day is planned from.
+    fn past(&self) -> Arc<dyn Recall> {
+        Arc::new(StateFolder::new(self.state.clone(), "default"))
+    }
+
     fn remember(&self, day: u32, pair: u32, trace: Trace, sparklet: &Sparklet, measured: &mut Measured) {
         let history = if pair == 0 { &self.state } else { &self.aside };
         let clock = Clock::start();
@@ -201,6 +207,7 @@ impl Day {
         plan: &Plan,
         day: u32,
         tables: &[(String, PathBuf)],
+        past: Arc<dyn Recall>,
         random: &mut StdRng,
         measured: &mut Measured,
     ) -> Result<Self> {
@@ -209,7 +216,7 @@ impl Day {
             plain: Plain::new(&plan.settings, &defaults)?,
             again: Plain::new(&plan.settings, &defaults)?,
             tuned: plan.tuned.as_ref().map(|options| Plain::new(&plan.settings, options)).transpose()?,
-            sparklet: Sparklet::new(&plan.settings, plan.workload.name())?,
+            sparklet: Sparklet::new(&plan.settings, plan.workload.name(), Some(past))?,
             scout: Plain::new(&plan.settings, &defaults)?,
         };
         engines.scout.register(tables).await?;
@@ -313,7 +320,7 @@ impl Day {
         trace: &mut Trace,
         measured: &mut Measured,
     ) -> Result<(Answer, Cost)> {
-        let (answer, prepared) = self.sparklet.run(sql).await?;
+        let (answer, prepared) = self.sparklet.run(&at.query.name(), sql).await?;
         let clock = Clock::start();
         let observed = prepared.observe_with_texts();
         let after = clock.stop();

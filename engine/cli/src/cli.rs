@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    check, completions, config, explain, history, init, model, plan, report, run as run_command, runs, sql,
+    check, completions, config, explain, history, init, model, plan, plan_control, report, run as run_command, runs,
+    sql,
 };
 use crate::console::Console;
 use crate::failure::{Failure, Result};
@@ -33,6 +34,7 @@ enum Command {
     Explain(explain::Arguments),
     Runs(runs::Arguments),
     Report(report::Arguments),
+    PlanControl(plan_control::Arguments),
     History(history::Arguments),
     Model(model::Arguments),
     Config(config::Arguments),
@@ -79,6 +81,7 @@ impl Command {
             Self::Explain(arguments) => explain::run(arguments, look, world, console),
             Self::Runs(arguments) => runs::run(arguments, look, world, console),
             Self::Report(arguments) => report::run(arguments, look, world, console),
+            Self::PlanControl(arguments) => plan_control::run(arguments, look, world, console),
             Self::History(arguments) => history::run(arguments, look, world, console),
             Self::Model(arguments) => model::run(arguments, look, world, console),
             Self::Config(arguments) => config::run(arguments, look, world, console),

@@ -6,7 +6,7 @@ use chrono::Utc;
 use sparklet_core::Session;
 use sparklet_history::{
     CanonicalTexts, History, HistoryError, HistoryOptions, Outcome, PrunePolicy, Remembered, RunFilter, RunId,
-    RunRecord, RunSummary, Store,
+    RunRecord, RunSummary, Store, hash_values,
 };
 
 use crate::console::Console;
@@ -111,9 +111,19 @@ pub fn remember(
     tell: Tell,
     console: &mut Console,
 ) {
-    let remembered = with_history(session, settings, |history| history.remember(record, texts));
+    let remembered = match settings.hashed {
+        false => with_history(session, settings, |history| history.remember(record, texts)),
+        true => {
+            let (mut record, mut texts) = (record.clone(), texts.clone());
+            hash_values(&mut record, &mut texts);
+            with_history(session, settings, |history| history.remember(&record, &texts))
+        }
+    };
     let watched = tell == Tell::Always || (tell == Tell::Watched && console.err_look().terminal);
     let report = format!("sparklet report {}{}", short(&record.id), world.state_argument(settings));
+    if let Some(session) = session {
+        session.forget_past();
+    }
     match remembered {
         Remembered::Stored { notes } => {
             notes.iter().for_each(|note| console.note(note));

@@ -2,8 +2,9 @@
 //!
 //! A [`Session`] owns DataFusion's context, a bounded memory pool, a spill folder and the slots. A query is a [`DataFrame`] until
 //! it is prepared; a [`PreparedQuery`] runs to a stream, to rows or to files, and tells afterwards what each of its operators did
-//! ([`PreparedQuery::observe`]). No query reads the history, and none writes outside the spill folder but by
-//! [`PreparedQuery::write`]; [`models`] trains what the history teaches of costs, when a run is over. After a crash, spill folders of dead sessions are swept by the next session beside them.
+//! ([`PreparedQuery::observe`]). The history is read through [`SessionConfig::past`] alone, once, before the first plan that it may change;
+//! nothing here writes outside the spill folder but [`PreparedQuery::write`]; [`models`] trains what the history teaches of costs, when a run
+//! is over. After a crash, spill folders of dead sessions are swept by the next session beside them.
 
 pub mod adaptive;
 mod cpu;
@@ -15,6 +16,7 @@ pub mod models;
 mod named;
 mod observe;
 mod partitions;
+mod planning;
 pub mod progress;
 pub mod query;
 mod reserve;
@@ -35,6 +37,7 @@ pub use adaptive::{AdaptiveMode, AdaptiveSettings};
 pub use error::{Error, ErrorKind, Result};
 pub use memory::MemoryUsage;
 pub use observe::Observed;
+pub use planning::conclude;
 pub use progress::{Progress, ProgressSnapshot};
 pub use query::{DataFrame, PreparedQuery};
 pub use reserve::Reservation;

@@ -15,12 +15,14 @@ use datafusion::physical_plan::EmptyRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{Stream, TryStreamExt};
-use sparklet_history::{Adaptation, Decision, PlanRecord};
-use sparklet_optimizer::decide_default;
+use sparklet_history::{Adaptation, ChoiceRecord, Decision, PlanRecord};
+use sparklet_optimizer::decision_of;
 
 use crate::adaptive::{self, AdaptiveMode, Driver, Running};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{self, Observed};
+use crate::planning::trial::{TrialStream, Verdict};
+use crate::planning::{self, Fallback};
 use crate::progress::Progress;
 use crate::session::Session;
 use crate::stall::{self, StallWatch};
@@ -32,11 +34,19 @@ pub struct DataFrame {
     plan: LogicalPlan,
     /// Nothing of its plan changes while it runs.
     keeps_plan: bool,
+    /// The step that it is the query of.
+    step: Option<String>,
 }
 
 impl DataFrame {
     pub(crate) fn new(session: Session, plan: LogicalPlan) -> Self {
-        Self { session, plan, keeps_plan: false }
+        Self { session, plan, keeps_plan: false, step: None }
+    }
+
+    /// The same as the query of step `name`: what is remembered of that step is its past, whatever its text was then. A query
+    /// without a name is known by its text without literals.
+    pub fn of_step(self, name: impl Into<String>) -> Self {
+        Self { step: Some(name.into()), ..self }
     }
 
     /// The logical plan as written (not optimised).
@@ -60,10 +70,10 @@ impl DataFrame {
         self,
         change: impl FnOnce(datafusion::dataframe::DataFrame) -> datafusion::error::Result<datafusion::dataframe::DataFrame>,
     ) -> Result<Self> {
-        let Self { session, plan, keeps_plan } = self;
+        let Self { session, plan, keeps_plan, step } = self;
         let frame = datafusion::dataframe::DataFrame::new(session.context().state(), plan);
         let changed = change(frame).map_err(|e| session.explain(e))?;
-        Ok(Self { plan: changed.logical_plan().clone(), session, keeps_plan })
+        Ok(Self { plan: changed.logical_plan().clone(), session, keeps_plan, step })
     }
 
     /// The same, run by the plan that is made before it begins, whatever the session's settings of adaptive execution: rows of equal rank
@@ -75,13 +85,9 @@ impl DataFrame {
     /// Optimises and plans; reads metadata, no data.
     pub async fn prepare(&self) -> Result<PreparedQuery> {
         let start = Instant::now();
-        let state = self.session.context().state();
-        let planned = async {
-            let logical = state.optimize(&self.plan)?;
-            let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
-            Ok((logical, physical))
-        };
-        let (logical, physical) = planned.await.map_err(|e| self.session.explain(e))?;
+        let planned = planning::plan(&self.session, &self.plan, self.step.as_deref(), self.keeps_plan).await;
+        let planning::Planned { state, logical, physical, choice, fallback } =
+            planned.map_err(|e| self.session.explain(e))?;
         let running = Running::of(Arc::clone(&physical));
         let driver = match self.keeps_plan {
             true => None,
@@ -90,7 +96,11 @@ impl DataFrame {
         let planning_time = start.elapsed();
         let total_bytes = observe::scanned_bytes(&physical);
         Ok(PreparedQuery {
-            decisions: vec![decide_default(self.session.learning())],
+            decisions: vec![decision_of(&choice)],
+            choice,
+            fallback,
+            verdict: Verdict::default(),
+            default_waits: Arc::default(),
             progress: Arc::new(Progress::of(Arc::clone(&running), total_bytes)),
             running,
             driver,
@@ -121,6 +131,12 @@ pub struct PreparedQuery {
     task_context: Arc<TaskContext>,
     planning_time: Duration,
     decisions: Vec<Decision>,
+    choice: ChoiceRecord,
+    /// What takes over if its plan, which is on trial, turns out badly.
+    fallback: Option<Fallback>,
+    verdict: Verdict,
+    /// A hidden trial has to be begun again by the default if it gives up.
+    default_waits: Arc<AtomicBool>,
     progress: Arc<Progress>,
     /// Runs it in stages; none where the plan is run as it is.
     driver: Option<Arc<Driver>>,
@@ -160,6 +176,11 @@ impl PreparedQuery {
         &self.decisions
     }
 
+    /// How its plan was chosen, and what became of that so far; see [`crate::conclude`].
+    pub fn choice(&self) -> ChoiceRecord {
+        ChoiceRecord { fell_back: self.verdict.fell_back(), ..self.choice.clone() }
+    }
+
     /// Live counters.
     pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
@@ -168,9 +189,64 @@ impl PreparedQuery {
     /// Runs it as one stream; partitions are merged, order kept where the query has one. A query that waits for itself under memory
     /// pressure ends with [`ErrorKind::Resources`]. Call it within a tokio runtime whose timer is enabled.
     pub fn stream(&self) -> Result<SendableRecordBatchStream> {
-        let stream = self.first_attempt()?;
+        self.watched(self.on_trial(false)?)
+    }
+
+    /// The same for somebody who hides what it gives until it has ended, and begins again with [`Self::stream_default`] where
+    /// [`Self::gave_up`] says so.
+    pub(crate) fn stream_hidden(&self) -> Result<SendableRecordBatchStream> {
+        self.watched(self.on_trial(true)?)
+    }
+
+    /// True if its plan was on trial and ended early, after it had given rows.
+    pub(crate) fn gave_up(&self) -> bool {
+        self.verdict.fell_back().is_some() && self.default_waits.load(Relaxed)
+    }
+
+    /// The rows by the default, in place of a plan on trial that gave up.
+    pub(crate) fn stream_default(&self) -> Result<SendableRecordBatchStream> {
+        self.default_waits.store(false, Relaxed);
+        let started = match &self.fallback {
+            Some(fallback) => self.attempt().with(fallback).start(),
+            None => self.attempt().start(),
+        };
+        self.watched(started.map_err(|e| self.session.explain(e))?)
+    }
+
+    fn watched(&self, stream: SendableRecordBatchStream) -> Result<SendableRecordBatchStream> {
         let watch = StallWatch::new(Arc::clone(&self.running), self.session.clone(), stall::LIMIT);
         Ok(Box::pin(Watched { stream, ended: Arc::clone(&self.ended), watch }))
+    }
+
+    fn on_trial(&self, hidden: bool) -> Result<SendableRecordBatchStream> {
+        let attempt = self.attempt();
+        let explained = |e| self.session.explain(e);
+        let Some(fallback) = &self.fallback else { return attempt.start().map_err(explained) };
+        let default = attempt.with(fallback);
+        // The default is what a trial that does not fit falls back to.
+        let trial = Attempt { may_retry: false, ..attempt }.start().map_err(explained)?;
+        let waits = Arc::clone(&self.default_waits);
+        waits.store(hidden, Relaxed);
+        let default = Box::new(move || {
+            waits.store(false, Relaxed);
+            default.start()
+        });
+        Ok(Box::pin(TrialStream::new(trial, default, fallback.deadline, hidden, self.verdict.clone())))
+    }
+
+    fn attempt(&self) -> Attempt {
+        let adaptive = self.session.adaptive();
+        Attempt {
+            session: self.session.clone(),
+            logical: self.logical.clone(),
+            physical: Arc::clone(&self.physical),
+            plan: self.physical_plan(),
+            schema: self.schema(),
+            driver: self.driver.clone(),
+            task_context: Arc::clone(&self.task_context),
+            running: Arc::clone(&self.running),
+            may_retry: !self.keeps_plan && adaptive.mode == AdaptiveMode::On && adaptive.memory,
+        }
     }
 
     /// Runs it and returns all rows.
@@ -198,38 +274,6 @@ impl PreparedQuery {
     /// Joins whose inputs run as stages before the rest is planned.
     pub fn boundaries(&self) -> Vec<String> {
         self.driver.as_ref().map(|driver| driver.describe()).unwrap_or_default()
-    }
-
-    /// Runs the plan, in stages where there are any; a query that runs out of memory before it has given a row runs again, the inputs of
-    /// all its joins as stages.
-    fn first_attempt(&self) -> Result<SendableRecordBatchStream> {
-        let plan = self.physical_plan();
-        let adaptive = self.session.adaptive();
-        let may_retry =
-            !self.keeps_plan && adaptive.mode == AdaptiveMode::On && adaptive.memory && !plan.children().is_empty();
-        let stream = match &self.driver {
-            Some(driver) => staged(Arc::clone(driver), self.schema()),
-            None => execute_stream(plan, Arc::clone(&self.task_context)).map_err(|e| self.session.explain(e))?,
-        };
-        if !may_retry {
-            return Ok(stream);
-        }
-        let (session, logical) = (self.session.clone(), self.logical.clone());
-        let (physical, running) = (Arc::clone(&self.physical), Arc::clone(&self.running));
-        let schema = self.schema();
-        let again = move |error| {
-            let last = async move {
-                let state = session.context().state();
-                let plan = state.query_planner().create_physical_plan(&logical, &state).await?;
-                // Only now what the joins of the first attempt have collected is gone.
-                *physical.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&plan);
-                running.set(Arc::clone(&plan));
-                let driver = adaptive::after_exhaustion(&session, &state, &logical, &plan, &running, &error);
-                last_stage(driver.ok_or(error)?).await
-            };
-            Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::once(last).try_flatten())) as _
-        };
-        Ok(Box::pin(SecondAttempt { stream, again: Some(Box::new(again)) }))
     }
 
     /// The plan with what was observed so far; final once the stream has ended (or was dropped).
@@ -260,6 +304,68 @@ impl PreparedQuery {
 
     pub(crate) fn task_context(&self) -> &Arc<TaskContext> {
         &self.task_context
+    }
+}
+
+/// What runs a query once.
+struct Attempt {
+    session: Session,
+    logical: LogicalPlan,
+    /// The plan of the query for whoever looks at it.
+    physical: Arc<Mutex<Arc<dyn ExecutionPlan>>>,
+    plan: Arc<dyn ExecutionPlan>,
+    schema: SchemaRef,
+    driver: Option<Arc<Driver>>,
+    task_context: Arc<TaskContext>,
+    running: Arc<Running>,
+    /// Runs again, the inputs of all its joins as stages, where it runs out of memory before it has given a row.
+    may_retry: bool,
+}
+
+impl Attempt {
+    /// The same with the default plan.
+    fn with(&self, default: &Fallback) -> Self {
+        let (logical, plan) = (default.logical.clone(), Arc::clone(&default.physical));
+        let driver = adaptive::driver(&self.session, &default.state, &logical, &plan, &self.running);
+        Self {
+            session: self.session.clone(),
+            logical,
+            physical: Arc::clone(&self.physical),
+            plan,
+            schema: Arc::clone(&self.schema),
+            driver,
+            task_context: Arc::clone(&self.task_context),
+            running: Arc::clone(&self.running),
+            may_retry: self.may_retry,
+        }
+    }
+
+    /// Runs the plan, in stages where there are any.
+    fn start(self) -> datafusion::error::Result<SendableRecordBatchStream> {
+        let Self { session, logical, physical, plan, schema, driver, task_context, running, may_retry } = self;
+        *physical.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&plan);
+        running.set(Arc::clone(&plan));
+        let may_retry = may_retry && !plan.children().is_empty();
+        let stream = match driver {
+            Some(driver) => staged(driver, Arc::clone(&schema)),
+            None => execute_stream(plan, task_context)?,
+        };
+        if !may_retry {
+            return Ok(stream);
+        }
+        let again = move |error| {
+            let last = async move {
+                let state = session.context().state();
+                let plan = state.query_planner().create_physical_plan(&logical, &state).await?;
+                // Only now what the joins of the first attempt have collected is gone.
+                *physical.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&plan);
+                running.set(Arc::clone(&plan));
+                let driver = adaptive::after_exhaustion(&session, &state, &logical, &plan, &running, &error);
+                last_stage(driver.ok_or(error)?).await
+            };
+            Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::once(last).try_flatten())) as _
+        };
+        Ok(Box::pin(SecondAttempt { stream, again: Some(Box::new(again)) }))
     }
 }
 

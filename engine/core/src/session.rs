@@ -14,7 +14,8 @@ use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::memory_pool::{MemoryPool, PeakRecordingPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::LogicalPlan;
-use sparklet_history::SourceRecord;
+use sparklet_history::{HistoryUnused, Recall, Recalled, Scope, SourceRecord, StepControl};
+use sparklet_optimizer::cost::{AnalyticModel, CostModel};
 use sparklet_optimizer::{Learning, SourceId, SourceMap};
 
 use crate::adaptive::AdaptiveSettings;
@@ -48,6 +49,12 @@ pub struct SessionConfig {
     pub pipeline: String,
     /// Whether decisions may look at the past.
     pub learning: Learning,
+    /// Where the past comes from; none: there is none. E.g. a `StateFolder`.
+    pub past: Option<Arc<dyn Recall>>,
+    /// What predicts the cost of plans; none: coefficients alone.
+    pub model: Option<Arc<dyn CostModel>>,
+    /// What the user ordered, by step.
+    pub controls: BTreeMap<String, StepControl>,
     /// Whether and how plans change in mid-run.
     pub adaptive: AdaptiveSettings,
 }
@@ -63,6 +70,9 @@ impl Default for SessionConfig {
             observe: true,
             pipeline: "sql".to_owned(),
             learning: Learning::On,
+            past: None,
+            model: None,
+            controls: BTreeMap::new(),
             adaptive: AdaptiveSettings::default(),
         }
     }
@@ -83,8 +93,15 @@ struct Inner {
     observe: bool,
     pipeline: String,
     learning: Learning,
+    past: Option<Arc<dyn Recall>>,
+    /// Read when first asked for.
+    recalled: Mutex<Option<Arc<Recalled>>>,
+    model: Arc<dyn CostModel>,
+    controls: BTreeMap<String, StepControl>,
     adaptive: AdaptiveSettings,
     sources: Mutex<Arc<SourceMap>>,
+    /// Sources as they were registered, by name.
+    registered: Mutex<BTreeMap<String, SourceRecord>>,
     _spill: SpillFolder,
 }
 
@@ -139,8 +156,13 @@ impl Session {
                 observe: config.observe,
                 pipeline: config.pipeline,
                 learning: config.learning,
+                past: config.past,
+                recalled: Mutex::default(),
+                model: config.model.unwrap_or_else(|| Arc::new(AnalyticModel::default())),
+                controls: config.controls,
                 adaptive: config.adaptive,
                 sources: Mutex::default(),
+                registered: Mutex::default(),
                 _spill: spill,
             }),
         })
@@ -171,6 +193,44 @@ impl Session {
         self.inner.learning
     }
 
+    /// The past, read when this is first called.
+    pub fn recalled(&self) -> Arc<Recalled> {
+        let mut recalled = self.inner.recalled.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = || match &self.inner.past {
+            Some(past) if self.inner.learning != Learning::Off => past.recall(&self.inner.pipeline),
+            _ => {
+                let scope = Scope { pipeline: &self.inner.pipeline, environment: "default" };
+                Recalled::nothing(scope, HistoryUnused::Switched)
+            }
+        };
+        Arc::clone(recalled.get_or_insert_with(|| Arc::new(read())))
+    }
+
+    /// True if the past was read, or there is none to read.
+    pub(crate) fn has_recalled(&self) -> bool {
+        self.inner.past.is_none() || self.inner.recalled.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// The past is read again before the next plan: something was remembered meanwhile.
+    pub fn forget_past(&self) {
+        *self.inner.recalled.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// What predicts the cost of plans.
+    pub(crate) fn cost_model(&self) -> &dyn CostModel {
+        self.inner.model.as_ref()
+    }
+
+    /// What the user ordered for a step.
+    pub(crate) fn control(&self, step: Option<&str>) -> Option<&StepControl> {
+        self.inner.controls.get(step?)
+    }
+
+    /// Sources as they were registered.
+    pub(crate) fn source_records(&self) -> Vec<SourceRecord> {
+        self.inner.registered.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     /// Whether and how plans change in mid-run.
     pub fn adaptive(&self) -> &AdaptiveSettings {
         &self.inner.adaptive
@@ -181,7 +241,10 @@ impl Session {
     /// Reads metadata and headers only. Fails with [`ErrorKind::Source`] where there is nothing to read and with
     /// [`ErrorKind::Data`] where what is there is not what it is said to be.
     pub async fn register_source(&self, name: &str, spec: &SourceSpec) -> Result<SourceRecord> {
-        tables::register(self, name, spec).await
+        let record = tables::register(self, name, spec).await?;
+        let mut registered = self.inner.registered.lock().unwrap_or_else(PoisonError::into_inner);
+        registered.insert(name.to_owned(), record.clone());
+        Ok(record)
     }
 
     /// Plans one SQL statement; `$name` placeholders are bound to `params`. Statements that define something (`CREATE …`,

@@ -56,8 +56,15 @@ impl PreparedQuery {
         }
         check_partition_columns(&self.schema(), sink)?;
         let rows = Arc::new(AtomicU64::new(0));
-        let stream = checked(self.stream()?, sink, Arc::clone(&rows));
+        let stream = checked(self.stream_hidden()?, sink, Arc::clone(&rows));
         let mut written = self.run_writer(stream, target, sink).await;
+        if written.is_err() && self.gave_up() {
+            // Nobody has seen what the trial wrote.
+            clear(target, sink.single_file).map_err(|e| cannot(&e))?;
+            rows.store(0, Relaxed);
+            let stream = checked(self.stream_default()?, sink, Arc::clone(&rows));
+            written = self.run_writer(stream, target, sink).await;
+        }
         let rows = rows.load(Relaxed);
         if written.is_ok() && rows == 0 && !sink.single_file && sink.partition_by.is_empty() {
             // A folder without a file has no columns: later readers would not know them.
@@ -97,6 +104,16 @@ impl PreparedQuery {
             Ok(Err(error)) => Err(self.failed(error).await),
             Err(join) => Err(from_join(join)),
         }
+    }
+}
+
+/// Removes what was written.
+fn clear(target: &Path, single_file: bool) -> std::io::Result<()> {
+    let removed = if single_file { std::fs::remove_file(target) } else { std::fs::remove_dir_all(target) };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ if single_file => Ok(()),
+        _ => std::fs::create_dir_all(target),
     }
 }
 

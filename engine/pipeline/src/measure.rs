@@ -88,6 +88,7 @@ pub fn unmeasured(name: &str, outcome: Outcome) -> StepRecord {
         checks: Vec::new(),
         plan: None,
         decisions: Vec::new(),
+        choice: None,
         adaptations: Vec::new(),
         error: None,
     }

@@ -2,8 +2,8 @@
 //!
 //! Before anything runs the definition is bound to its sources and all outputs are claimed: what is wrong with either stops the
 //! run there. A step that fails, is blocked by a check or takes too long stops those that read it; others still run, so that one
-//! bad source costs no more than it must. The run never reads the history, and does not write it: the caller remembers the
-//! record when the results are out.
+//! bad source costs no more than it must. The history is read once, before the first step is planned, through
+//! [`SessionConfig::past`]; a run does not write it: the caller remembers the record when the results are out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -16,7 +16,6 @@ use sparklet_core::{Error, ErrorKind, Session, SessionConfig};
 use sparklet_history::{
     ErrorRecord, Fingerprint, Outcome, RECORD_VERSION, RunId, RunRecord, SettingRecord, SourceRecord, StepRecord,
 };
-use sparklet_optimizer::Learning;
 use tokio_util::sync::CancellationToken;
 
 use crate::check::{self, Depth};
@@ -58,8 +57,6 @@ pub struct RunOptions {
     pub state: PathBuf,
     /// Settings not at their default, for the record.
     pub settings: BTreeMap<String, SettingRecord>,
-    /// `observe` or `off`: with `off` no decision looks at history.
-    pub learning_off: bool,
     /// How long rows that failed a check are kept in `failed/` of the state folder.
     pub failed_rows: failed::Retention,
     /// Told of everything that happens; must not block.
@@ -101,9 +98,9 @@ pub async fn run_with_texts(pipeline: &Pipeline, options: &RunOptions) -> Result
     let left = recover(&options.state, &owner);
     let selection = Selection::of(pipeline, options.select.as_deref())?;
 
-    let learning = if options.learning_off { Learning::Off } else { Learning::On };
-    let config = SessionConfig { pipeline: pipeline.name.clone(), learning, ..options.session.clone() };
+    let config = SessionConfig { pipeline: pipeline.name.clone(), ..options.session.clone() };
     let session = Session::new(config).map_err(|e| vec![diagnostic("setting", e)])?;
+    recall(&session).await;
     let limit = options.timeout.or(pipeline.timeout).and_then(|length| Limit::from(clock.instant(), length));
     let limits = Limits { cancel: options.cancel.clone(), run: limit };
     let mut running = Running {
@@ -144,6 +141,13 @@ pub async fn run_with_texts(pipeline: &Pipeline, options: &RunOptions) -> Result
     }
     let texts = std::mem::take(&mut running.texts);
     Ok(Finished { record, texts })
+}
+
+/// Reads what is remembered of the pipeline, in a moment; a run never waits long for it, and never fails for it.
+async fn recall(session: &Session) {
+    let session = session.clone();
+    // Nothing is remembered if this fails, which planning finds out for itself.
+    drop(tokio::task::spawn_blocking(move || session.recalled()).await);
 }
 
 /// A run that is going on.

@@ -58,6 +58,7 @@ pub(crate) async fn query(
 
 /// Plans `frame`, the query of `step`: for good where it is to be deterministic.
 pub(crate) async fn prepared(frame: DataFrame, step: &Step) -> Result<PreparedQuery> {
+    let frame = frame.of_step(step.name.as_str());
     if step.deterministic { frame.keep_plan() } else { frame }.prepare().await
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sparklet_core::sink::{SinkFormat, SinkSpec};
-use sparklet_core::{Error, ErrorKind, PreparedQuery, Progress, Result, WriteSummary};
+use sparklet_core::{Error, ErrorKind, PreparedQuery, Progress, Result, WriteSummary, conclude};
 use sparklet_history::{CheckRecord, ErrorRecord, Outcome, OutputRecord, StepRecord};
+use sparklet_optimizer::Learning;
 
 use crate::audit::{self, Audit};
 use crate::definition::{Mode, Output, Step, Target};
@@ -92,7 +93,8 @@ pub(crate) async fn run_step(running: &mut Running<'_>, job: &Job<'_>) -> StepRe
         // Stopped in the middle of it.
         trace.execution_us = clock.wall_us().saturating_sub(trace.planning_us);
     }
-    let (plan, decisions, adaptations) = match trace.query.take() {
+    let query = trace.query.take();
+    let (plan, decisions, adaptations) = match &query {
         Some(query) => {
             let observed = query.observe_with_texts();
             running.texts.extend(observed.texts);
@@ -116,12 +118,18 @@ pub(crate) async fn run_step(running: &mut Running<'_>, job: &Job<'_>) -> StepRe
             claim.discard();
         }
     }
+    let cpu_us = clock.cpu_us();
+    let choice = query.filter(|_| running.session.learning() != Learning::Off).map(|query| {
+        let mut choice = Box::new(query.choice());
+        conclude(&mut choice, outcome, cpu_us, trace.execution_us);
+        choice
+    });
     StepRecord {
         name: step.name.clone(),
         outcome,
         started_us,
         wall_us: clock.wall_us(),
-        cpu_us: clock.cpu_us(),
+        cpu_us,
         planning_us: trace.planning_us,
         execution_us: trace.execution_us,
         checks_us: trace.checks_us,
@@ -132,6 +140,7 @@ pub(crate) async fn run_step(running: &mut Running<'_>, job: &Job<'_>) -> StepRe
         checks: trace.checks,
         plan,
         decisions,
+        choice,
         adaptations,
         error,
     }

@@ -87,6 +87,7 @@ pub(crate) fn step(name: &str, wall_us: u64, rows: u64) -> StepRecord {
             evidence: Vec::new(),
             switch: None,
         }],
+        choice: None,
         adaptations: Vec::new(),
         error: None,
     }

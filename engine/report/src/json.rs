@@ -10,6 +10,7 @@
 //! | `comparison` | `earlier_runs`, `runs[]` (this run first: `id`, `started_at`, `wall_us`, `cpu_us`, `rows`, `delta`, `changed[]`), `median_wall_us`, `spread_wall_us`, `median_rows`, `delta`, `beyond_noise`, `changed[]`, `changed_sources[]`, `steps[]` (`step`, `wall_us`, `median_wall_us`, `runs`, `delta`) |
 //! | `time` | `total_us`, `lines[]` (`kind`, `step`, `node`, `operator`, `wall_us`, `share`, `elapsed_us`), largest first |
 //! | `steps[]` | aligned with `run.steps`: `name`, `share` of the run, `nodes[]` aligned with the nodes of its plan, `adaptations[]` aligned with its `adaptations` |
+//! | `steps[].choice` | how the plan was chosen, in words: `headline`, `details[]`, `history_unused` (why); the data is `run.steps[].choice` |
 //! | `steps[].adaptations[]` | `what` and `because` in words, `predicted_gain` (expected time before ÷ after), `measured` (`tasks`, `total_us`, `longest_us`, `spans[]`: `slots`, `makespan_us`, `ideal_us`, `ratio`; thread CPU time) |
 //! | `steps[].nodes[]` | `depth` in the tree, `step_share` and `run_share` of the time, attributed `wall_us`, `q_error`, `q_error_at_least`, `skew` |
 //! | `run` | the record, whole, as the history keeps it |
@@ -43,7 +44,15 @@ struct Step<'a> {
     name: &'a str,
     share: f64,
     adaptations: Vec<Adapted>,
+    choice: Option<ChoiceInWords>,
     nodes: Vec<Node>,
+}
+
+#[derive(Serialize)]
+struct ChoiceInWords {
+    headline: String,
+    details: Vec<String>,
+    history_unused: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -100,5 +109,10 @@ fn derive<'a>(report: &Report<'_>, number: usize, step: &'a StepRecord) -> Step<
     }
     let slots = report.record.slots;
     let adaptations = step.adaptations.iter().map(|a| Adapted::new(a, slots)).collect();
-    Step { name: &step.name, share: share(step.wall_us, report.time.total_us), adaptations, nodes }
+    let choice = step.choice.as_deref().map(|choice| ChoiceInWords {
+        headline: crate::choice::headline(choice),
+        details: crate::choice::details(choice),
+        history_unused: choice.unused.as_ref().map(crate::choice::unused),
+    });
+    Step { name: &step.name, choice, share: share(step.wall_us, report.time.total_us), adaptations, nodes }
 }

@@ -17,10 +17,11 @@
 //! **Stable:** the field names of the JSON form ([`json`] lists them; fields may be added, [`json::REPORT_VERSION`] rises when one
 //! changes its meaning or goes away). **Not stable:** the wording and layout of the text form, and which findings are picked.
 //!
-//! Reading order: [`compare`] (which earlier runs count), [`timing`] (where the time went), [`adaptation`] (what was changed in mid-run), [`findings`] (what matters, by the
+//! Reading order: [`compare`] (which earlier runs count), [`timing`] (where the time went), [`adaptation`] (what was changed in mid-run), [`mod@choice`] (why this plan), [`findings`] (what matters, by the
 //! [`thresholds`]), [`mod@verdict`]; then the two renderers, [`text`] and [`json`].
 
 pub mod adaptation;
+pub mod choice;
 pub mod compare;
 pub mod findings;
 pub mod human;

@@ -11,7 +11,7 @@ mod tree;
 use chrono::{DateTime, Utc};
 use sparklet_history::{Outcome, RunRecord};
 
-use crate::human::{duration, plural, safe, wrap};
+use crate::human::{age, duration, safe, wrap};
 use crate::table::{Pen, Table, Tint};
 use crate::{Finding, Report, Tone};
 
@@ -131,16 +131,6 @@ fn title(page: &mut Page, record: &RunRecord, now: Option<DateTime<Utc>>) {
     };
     let text = format!("{name}  run {}  {started}{age}{environment}", record.id);
     page.line(&text);
-}
-
-/// Whole units: nobody needs the milli-seconds of a time ago.
-fn age(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3_600 => format!("{} min", seconds / 60),
-        3_600..172_800 => format!("{} h", seconds / 3_600),
-        _ => plural(seconds / 86_400, "day", "days"),
-    }
 }
 
 fn errors(page: &mut Page, record: &RunRecord) {

@@ -21,7 +21,13 @@ pub(crate) fn sentence(record: &RunRecord, comparison: &Comparison) -> String {
     let took = duration(record.wall_us, true);
     match record.outcome {
         Outcome::Succeeded => {
-            format!("succeeded in {took}{}{}; {}", beside(record, comparison), adapted(record), came_out(record))
+            format!(
+                "succeeded in {took}{}{}{}; {}",
+                beside(record, comparison),
+                crate::choice::in_verdict(record),
+                adapted(record),
+                came_out(record)
+            )
         }
         Outcome::Failed => format!("failed after {took}{}{}", at_step(record), published_before(record)),
         Outcome::CheckFailed => {

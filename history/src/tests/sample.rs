@@ -97,6 +97,7 @@ pub(crate) fn run(n: u64, shape: Shape) -> RunRecord {
             evidence: Vec::new(),
             switch: None,
         }],
+        choice: None,
         adaptations: Vec::new(),
         error: None,
     };

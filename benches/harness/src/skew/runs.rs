@@ -107,7 +107,7 @@ impl Engines {
         let mut engines = Self {
             plain: Plain::new(settings, &BTreeMap::new())?,
             again: Plain::new(settings, &BTreeMap::new())?,
-            sparklet: Sparklet::new(settings, "skew")?,
+            sparklet: Sparklet::new(settings, "skew", None)?,
         };
         engines.plain.register(tables).await?;
         engines.again.register(tables).await?;
@@ -175,7 +175,7 @@ async fn one_pair(
             Column::Plain | Column::PlainEven => engines.plain.run(&sql).await.map_err(|e| e.at("plain"))?,
             Column::PlainAgain => engines.again.run(&sql).await.map_err(|e| e.at("plain"))?,
             Column::Sparklet | Column::SparkletEven => {
-                let (answer, prepared) = engines.sparklet.run(&sql).await.map_err(|e| e.at("sparklet"))?;
+                let (answer, prepared) = engines.sparklet.run("skew", &sql).await.map_err(|e| e.at("sparklet"))?;
                 if column == Column::Sparklet && pair == 0 {
                     measured.adaptations.insert(case.name, prepared.adaptations());
                 }
@@ -206,7 +206,7 @@ async fn tasks(
 ) -> Result<()> {
     let sql = case.sql(Column::Sparklet.fact());
     let plain = async || engines.plain.run_timed(&sql).await.map_err(|e| e.at("plain"));
-    let sparklet = async || engines.sparklet.run(&sql).await.map_err(|e| e.at("sparklet"));
+    let sparklet = async || engines.sparklet.run("skew", &sql).await.map_err(|e| e.at("sparklet"));
     let ((plain, stage), (sparklet, prepared)) = if random.random() {
         let theirs = plain().await?;
         (theirs, sparklet().await?)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
+use sparklet_history::Controls;
 use sparklet_pipeline::diagnostic::has_errors;
 use sparklet_pipeline::{Diagnostic, Pipeline, check};
 use sparklet_report::human;
@@ -79,7 +80,7 @@ fn find(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut Co
         }
         Err(failure) => return Err(failure),
     };
-    let subject = Subject { pipeline, settings, params };
+    let subject = Subject { pipeline, settings, params, controls: Controls::default() };
     let found = subject.plan(async |session, values| Ok(check::check(&subject.pipeline, session, values).await))?;
     all.extend(found);
     Ok(Found { pipeline: Some(subject.pipeline), diagnostics: all })

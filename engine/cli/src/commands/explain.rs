@@ -5,13 +5,14 @@ mod stages;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Value, json};
 use sparklet_core::Session;
 use sparklet_history::{
-    Completeness, Decision, DecisionKind, Evidence, HistoryError, NodeRecord, Observation, PlanRecord, Reason, Scope,
-    Subplan,
+    ChoiceRecord, Completeness, Evidence, HistoryError, NodeRecord, Observation, PlanRecord, RecallLimits, RunRecord,
+    Scope, StateFolder, Subplan,
 };
 use sparklet_pipeline::preview;
 use sparklet_report::human;
@@ -45,6 +46,9 @@ pub struct Arguments {
     /// Explain this query over files
     #[arg(short = 'c', long = "command", value_name = "SQL", conflicts_with_all = ["pipeline", "step"])]
     command: Option<String>,
+    /// Plan it as it was planned in this run, from what was remembered then
+    #[arg(long, value_name = "RUN", requires = "step")]
+    run: Option<String>,
     /// Value of a parameter
     #[arg(long = "param", value_name = "NAME=VALUE")]
     params: Vec<String>,
@@ -57,10 +61,21 @@ pub struct Arguments {
 
 /// Explains.
 pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut Console) -> Result {
+    let mut past_plan = None;
     let (query, settings) = match (&arguments.pipeline, &arguments.step, &arguments.command) {
         (Some(path), Some(step), _) => {
             let subject = Subject::load(path, &arguments.params, &arguments.settings, look, world, console)?;
-            let query = subject.plan(async |session, values| {
+            let mut config = subject.session_config();
+            if let Some(run) = &arguments.run {
+                let record = past::open(&subject.settings, console)?.run(run)?;
+                let limits = RecallLimits { before: Some(record.started_at), ..RecallLimits::default() };
+                let folder = StateFolder::new(past::history(&subject.settings), record.environment.as_str());
+                config.past = Some(Arc::new(folder.within(limits)));
+                // Orders of today are no part of a run of then.
+                config.controls.clear();
+                past_plan = Some(record);
+            }
+            let query = subject.plan_in(config, async |session, values| {
                 preview::step(&subject.pipeline, session, values, step).await.map_err(shared::rejected)
             })?;
             (query, subject.settings)
@@ -85,6 +100,11 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
         true => Stages::none_for_good(query.session().adaptive()),
         false => Stages::new(query.boundaries(), &observed.plan, query.session().adaptive(), query.session().slots()),
     };
+    let choice = query.choice();
+    let rebuilt = match (&past_plan, &arguments.step) {
+        (Some(record), Some(step)) => Some(Rebuilt::of(record, step, &choice, &observed.plan)?),
+        _ => None,
+    };
     let look = console.out_look();
     match arguments.format {
         Form::Json => {
@@ -102,6 +122,8 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
             });
             let value = json!({
                 "decisions": query.decisions(),
+                "choice": choice,
+                "rebuilt": rebuilt,
                 "adaptive": stages,
                 "planning_us": query.planning_time().as_micros() as u64,
                 "nodes": nodes.collect::<Vec<Value>>(),
@@ -109,8 +131,12 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
             console.json(&value)?;
         }
         Form::Text => {
-            for decision in query.decisions() {
-                writeln!(console.out(), "{}", decided(decision))?;
+            if let Some(rebuilt) = &rebuilt {
+                writeln!(console.out(), "{}", rebuilt.text())?;
+            }
+            writeln!(console.out(), "{}", sparklet_report::choice::headline(&choice))?;
+            for line in sparklet_report::choice::details(&choice) {
+                writeln!(console.out(), "  {line}")?;
             }
             write!(console.out(), "{}", stages.text())?;
             let took = human::duration(query.planning_time().as_micros() as u64, look.unicode);
@@ -119,6 +145,55 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
         }
     }
     Ok(())
+}
+
+/// A plan of the past, made again.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+struct Rebuilt {
+    run: String,
+    /// It is the plan that ran.
+    identical: bool,
+    /// What differs, if anything.
+    differs: Option<String>,
+}
+
+impl Rebuilt {
+    fn of(record: &RunRecord, step: &str, choice: &ChoiceRecord, plan: &PlanRecord) -> Result<Self> {
+        let of_step = record.steps.iter().find(|s| s.name == step);
+        let Some((step, ran)) = of_step.and_then(|s| Some((s, s.plan.as_ref()?))) else {
+            let failure = Failure::usage(format!("step `{step}` was not planned in run `{}`", record.id));
+            return Err(failure.with_hint("see `sparklet report RUN` for its steps"));
+        };
+        let was = step.choice.as_ref().and_then(|choice| choice.chosen.key);
+        // A record without a name of its plan, or one that changed in mid-run, is compared operator by operator.
+        let same = match (was, choice.chosen.key) {
+            (Some(was), Some(now)) => was == now,
+            _ => {
+                let shape = |plan: &PlanRecord| -> Vec<_> {
+                    plan.nodes.iter().map(|n| (n.parent, n.operator.clone(), n.fingerprint)).collect()
+                };
+                shape(ran) == shape(plan)
+            }
+        };
+        let differs = (!same).then(|| {
+            let changed = plan.nodes.iter().zip(&ran.nodes).find(|(a, b)| a.operator != b.operator || a.template != b.template);
+            match changed {
+                Some((now, then)) => format!(
+                    "the first operator that differs is {} then and {} now; sources, settings or the engine have changed since",
+                    then.operator, now.operator
+                ),
+                None => "sources, settings or the engine have changed since".to_owned(),
+            }
+        });
+        Ok(Self { run: record.id.to_string(), identical: same, differs })
+    }
+
+    fn text(&self) -> String {
+        match &self.differs {
+            None => format!("the plan of run {}, made again: identical", self.run),
+            Some(differs) => format!("the plan of run {} cannot be made again: {differs}", self.run),
+        }
+    }
 }
 
 /// What history knows of one operator.
@@ -166,19 +241,6 @@ fn evidence(plan: &PlanRecord, session: &Session, settings: &Settings, console: 
         console.note(&format!("history is left out: {error}"));
         nothing
     })
-}
-
-/// A decision in one line.
-fn decided(decision: &Decision) -> String {
-    let what = match decision.kind {
-        DecisionKind::DefaultPlan => "default plan",
-    };
-    let why = match decision.because {
-        Reason::OnlyCandidate => "it is the only candidate: this build enumerates no others",
-        Reason::LearningOff => "`learning` is off: history was not read",
-    };
-    let switch = decision.switch.as_ref().map(|s| format!(" (to change it: `{s}`)")).unwrap_or_default();
-    format!("{what}: {why}{switch}")
 }
 
 fn grid(plan: &PlanRecord, seen: &[Option<Seen>], look: Look) -> Grid {

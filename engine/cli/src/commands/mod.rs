@@ -8,6 +8,7 @@ pub mod history;
 pub mod init;
 pub mod model;
 pub mod plan;
+pub mod plan_control;
 pub mod report;
 pub mod run;
 pub mod runs;

@@ -13,7 +13,7 @@ use crate::console::Console;
 use crate::failure::{Failure, Result, code_of_run};
 use crate::interrupt::Interrupts;
 use crate::progress::Bars;
-use crate::settings::{EngineFlags, Learning, LookFlags, Settings};
+use crate::settings::{EngineFlags, LookFlags, Settings};
 use crate::world::{World, shows_progress};
 use crate::{exit, past, runtime};
 
@@ -40,7 +40,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut Console) -> Result {
     let subject = Subject::load(&arguments.pipeline, &arguments.params, &arguments.settings, look, world, console)?;
     let session = subject.session_config();
-    let Subject { pipeline, settings, params } = subject;
+    let Subject { pipeline, settings, params, .. } = subject;
     let interrupts = Interrupts::listen().map_err(|error| Failure::io("cannot listen for Ctrl-C", error))?;
     let bars = Bars::new(console.err_look(), shows_progress(&settings, console.err_look()));
     let options = RunOptions {
@@ -52,7 +52,6 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
         state: settings.state.clone(),
         settings: settings.in_force.records(),
         failed_rows: settings.failed_rows,
-        learning_off: settings.learning == Learning::Off,
         events: bars.listener(),
         cancel: interrupts.next_token(),
     };

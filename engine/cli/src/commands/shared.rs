@@ -7,6 +7,7 @@ use datafusion::common::ScalarValue;
 use sparklet_core::sink::SinkFormat;
 use sparklet_core::source::{Format, SourceOptions, SourceSpec};
 use sparklet_core::{Session, SessionConfig};
+use sparklet_history::{Controls, Scope};
 use sparklet_pipeline::check::resolve_source;
 use sparklet_pipeline::definition::{Output, Target};
 use sparklet_pipeline::params::plan_params;
@@ -23,6 +24,7 @@ pub(super) struct Subject {
     pub(super) pipeline: Pipeline,
     pub(super) settings: Settings,
     pub(super) params: BTreeMap<String, String>,
+    pub(super) controls: Controls,
 }
 
 impl Subject {
@@ -39,12 +41,22 @@ impl Subject {
         let params = params(given)?;
         let pipeline = load(path, world, console)?;
         let settings = world.in_force(look, flags, Some(&pipeline), console)?;
-        Ok(Self { pipeline, settings, params })
+        // An order that cannot be read must not be overlooked.
+        let controls = Controls::read(&settings.state).map_err(|error| {
+            let path = settings.state.join("plan-control.json");
+            Failure::io(format!("cannot read `{}`", path.display()), error)
+        })?;
+        Ok(Self { pipeline, settings, params, controls })
     }
 
     /// Configuration of a session that works for the pipeline.
     pub(super) fn session_config(&self) -> SessionConfig {
-        SessionConfig { pipeline: self.pipeline.name.clone(), ..self.settings.session() }
+        let scope = Scope { pipeline: &self.pipeline.name, environment: &self.settings.environment };
+        SessionConfig {
+            pipeline: self.pipeline.name.clone(),
+            controls: self.controls.of(scope),
+            ..self.settings.session()
+        }
     }
 
     /// Does `work` that plans and does not run, in a session of its own; parameters without a value are NULLs of their types.
@@ -52,9 +64,18 @@ impl Subject {
         &self,
         work: impl AsyncFnOnce(&Session, &BTreeMap<String, ScalarValue>) -> Result<T>,
     ) -> Result<T> {
+        self.plan_in(self.session_config(), work)
+    }
+
+    /// As [`Self::plan`], in a session with `config`.
+    pub(super) fn plan_in<T>(
+        &self,
+        config: SessionConfig,
+        work: impl AsyncFnOnce(&Session, &BTreeMap<String, ScalarValue>) -> Result<T>,
+    ) -> Result<T> {
         let values = plan_params(&self.pipeline, &self.params).map_err(rejected)?;
         runtime::block_on(&self.settings, async {
-            let session = Session::new(self.session_config())?;
+            let session = Session::new(config)?;
             work(&session, &values).await
         })?
     }

@@ -122,8 +122,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "learning",
         kind: Kind::Choice(&["on", "observe", "off"]),
         default: "on",
-        doc: "What history is used for: `on` plans from it and adds to it, `observe` adds to it, `off` does neither; today \
-              `on` only observes, since no plan is chosen from history yet",
+        doc: "What history is used for: `on` plans from it and adds to it, `observe` adds to it and says what it would choose, \
+              `off` does neither",
         flag: Some(Flag::Value("learning")),
         env: Some("SPARKLET_LEARNING"),
         group: Group::Engine,
@@ -268,6 +268,17 @@ pub const SETTINGS: &[Setting] = &[
         doc: "the oldest runs are forgotten until the store is below this, likewise; or `none`",
         flag: None,
         env: Some("SPARKLET_HISTORY_MAX_SIZE"),
+        group: Group::State,
+        in_pipeline: false,
+    },
+    Setting {
+        name: "history.values",
+        kind: Kind::Choice(&["plain", "hashed"]),
+        default: "plain",
+        doc: "what is kept of values of the data (literals, frequent keys, parameters, messages): `plain`, or `hashed`: \
+              hashes in their place",
+        flag: None,
+        env: Some("SPARKLET_HISTORY_VALUES"),
         group: Group::State,
         in_pipeline: false,
     },

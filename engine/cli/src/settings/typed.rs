@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sparklet_core::memory::usable_memory;
 use sparklet_core::{AdaptiveSettings, SessionConfig};
+use sparklet_history::StateFolder;
 use sparklet_pipeline::failed::Retention;
 
 use super::resolve::InForce;
@@ -20,7 +22,7 @@ const STATE_FOLDER: &str = ".sparklet";
 /// What history is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Learning {
-    /// Collected and, once there is something that learns, used.
+    /// Collected and used.
     On,
     /// Collected.
     Observe,
@@ -77,6 +79,8 @@ pub struct Settings {
     pub max_runs: Option<u64>,
     /// Retention: bytes.
     pub max_size: Option<u64>,
+    /// Values of the data are not kept in the history.
+    pub hashed: bool,
     /// Retention of rows that failed a check.
     pub failed_rows: Retention,
     /// Progress may be shown.
@@ -116,6 +120,7 @@ impl Settings {
             max_age: value::optional(&text("history.max_age"), value::duration)?,
             max_runs: value::optional(&text("history.max_runs"), value::count)?,
             max_size: value::optional(&text("history.max_size"), value::size)?,
+            hashed: text("history.values") == "hashed",
             failed_rows: Retention {
                 max_age: value::optional(&text("failed.max_age"), value::duration)?,
                 max_runs: value::optional(&text("failed.max_runs"), value::count)?,
@@ -156,8 +161,11 @@ impl Settings {
             observe: self.learning != Learning::Off,
             learning: match self.learning {
                 Learning::Off => sparklet_optimizer::Learning::Off,
-                Learning::On | Learning::Observe => sparklet_optimizer::Learning::On,
+                Learning::Observe => sparklet_optimizer::Learning::Observe,
+                Learning::On => sparklet_optimizer::Learning::On,
             },
+            past: (self.learning != Learning::Off)
+                .then(|| Arc::new(StateFolder::new(crate::past::history(self), self.environment.as_str())) as _),
             adaptive: self.adaptive.clone(),
             ..SessionConfig::default()
         }

@@ -26,7 +26,7 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use boundary::Reach;
 use driver::Cuts;
-pub(crate) use driver::{Driver, Running};
+pub(crate) use driver::{Driver, Running, build_bytes_limit};
 
 use crate::observe::scanned_bytes;
 use crate::session::Session;

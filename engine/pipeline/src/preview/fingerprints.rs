@@ -84,7 +84,6 @@ async fn a_planned_step_has_the_fingerprints_of_its_run() {
         environment: "default".to_owned(),
         state: dir.path().join("state"),
         settings: BTreeMap::new(),
-        learning_off: false,
         failed_rows: crate::failed::Retention::default(),
         events: Arc::new(|_| {}),
         cancel: CancellationToken::new(),

@@ -59,7 +59,6 @@ fn options(dir: &Path, version: usize) -> RunOptions {
         environment: "default".to_owned(),
         state: dir.join(".sparklet"),
         settings: BTreeMap::new(),
-        learning_off: false,
         failed_rows: crate::failed::Retention::default(),
         events: Arc::new(|_| {}),
         cancel: CancellationToken::new(),

@@ -35,7 +35,6 @@ impl Bench {
             environment: "default".to_owned(),
             state: dir.path().join(".sparklet"),
             settings: BTreeMap::new(),
-            learning_off: false,
             failed_rows: crate::failed::Retention::default(),
             events: Arc::new(move |event| sink.lock().unwrap().push(event)),
             cancel: CancellationToken::new(),

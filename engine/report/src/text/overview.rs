@@ -1,9 +1,12 @@
 //! Steps, outputs, checks, notes, time and decisions.
 
-use sparklet_history::{CheckRecord, Decision, DecisionKind, Outcome, Reason, RunRecord};
+use sparklet_history::{
+    CheckRecord, ChoiceRecord, Decision, DecisionKind, HistoryUnused, Outcome, PlanRole, Reason, RunRecord, StepRecord,
+};
 
 use super::Page;
 use crate::Report;
+use crate::choice;
 use crate::human::{bytes, count, exact_percent, percent, plural, safe};
 use crate::table::{Cell, Column, Pen, Table, Tint};
 use crate::thresholds::TOP_OPERATORS;
@@ -250,19 +253,39 @@ fn name(line: &TimeLine) -> String {
     }
 }
 
+/// True if there is more to say of a choice than that there was none.
+fn speaks(choice: &ChoiceRecord) -> bool {
+    choice.role != PlanRole::Default
+        || !choice.rejected.is_empty()
+        || choice.control.is_some()
+        || !choice.evidence.is_empty()
+        || matches!(&choice.unused, Some(unused) if *unused != HistoryUnused::Switched && !matches!(unused, HistoryUnused::FirstRun { .. }))
+}
+
 /// Steps with the same decision share a line.
 pub(super) fn decisions(page: &mut Page, record: &RunRecord) {
     let mut groups: Vec<(&Decision, Vec<&str>)> = Vec::new();
-    for (step, decision) in record.steps.iter().flat_map(|s| s.decisions.iter().map(move |d| (s, d))) {
+    let short = |step: &&StepRecord| !step.choice.as_deref().is_some_and(speaks);
+    for (step, decision) in record.steps.iter().filter(short).flat_map(|s| s.decisions.iter().map(move |d| (s, d))) {
         match groups.iter_mut().find(|(d, _)| *d == decision) {
             Some((_, steps)) => steps.push(&step.name),
             None => groups.push((decision, vec![&step.name])),
         }
     }
-    if groups.is_empty() {
+    if groups.is_empty() && record.steps.iter().all(|step| short(&step)) {
         return;
     }
     page.heading("Decisions");
+    for step in &record.steps {
+        let Some(choice) = step.choice.as_deref().filter(|choice| speaks(choice)) else { continue };
+        let text = format!("step `{}`: {}", safe(&step.name), choice::headline(choice));
+        page.paragraph("  ", &text, Tint::Plain);
+        choice::details(choice).iter().for_each(|line| page.paragraph("    ", line, Tint::Plain));
+        let switch = format!("to change it: `sparklet plan-control forbid` or `pin` of `{}`", safe(&step.name));
+        if choice.role != PlanRole::Default {
+            page.paragraph("    ", &switch, Tint::Plain);
+        }
+    }
     for (decision, steps) in groups {
         let planned = record.steps.iter().filter(|s| !s.decisions.is_empty()).count();
         let who = match steps.as_slice() {
@@ -285,12 +308,14 @@ pub(super) fn decisions(page: &mut Page, record: &RunRecord) {
 fn chosen(kind: &DecisionKind) -> &'static str {
     match kind {
         DecisionKind::DefaultPlan => "DataFusion's plan was taken as it is",
+        DecisionKind::LearnedPlan => "another plan than DataFusion's was taken",
     }
 }
 
 fn because(reason: &Reason) -> &'static str {
     match reason {
-        Reason::OnlyCandidate => "the only candidate (this build enumerates no others)",
+        Reason::OnlyCandidate => "there was no other candidate",
+        Reason::Compared => "after candidates were compared",
         Reason::LearningOff => "history was not read (`learning = \"off\"`)",
     }
 }

@@ -12,8 +12,9 @@ use datafusion::common::ScalarValue;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::logical_expr::LogicalPlan;
 use futures::StreamExt;
-use sparklet_core::{Error, ErrorKind, PreparedQuery, Session};
+use sparklet_core::{Error, ErrorKind, PreparedQuery, Session, conclude};
 use sparklet_history::{Fingerprint, Outcome, OutputRecord, SourceRecord, StepRecord};
+use sparklet_optimizer::Learning;
 use sparklet_pipeline::alarm::Alarm;
 use sparklet_pipeline::measure::{Clock, micros};
 use sparklet_pipeline::{Event, units};
@@ -86,6 +87,9 @@ pub(super) async fn run(
         step.cpu_us = clock.cpu_us();
         step.peak_memory_bytes = place.session.memory().peak;
         step.outcome = outcome(&ran);
+        if let Some(choice) = &mut step.choice {
+            conclude(choice, step.outcome, step.cpu_us, step.execution_us);
+        }
         if let Err(Failure::Engine(error)) = &ran {
             step.error = Some(error.record());
         }
@@ -133,6 +137,9 @@ impl Work<'_> {
             step.execution_us = micros(execution.elapsed());
             step.plan = Some(observed.plan);
             step.adaptations = query.adaptations();
+            if self.place.session.learning() != Learning::Off {
+                step.choice = Some(Box::new(query.choice()));
+            }
             step.rows = self.done.rows.unwrap_or_default();
             if let LogicalPlan::Copy(copy) = &logical {
                 step.output = Some(OutputRecord {

@@ -1,0 +1,75 @@
+//! The recurring case: the same query over about as much data, by the same engine, is planned as it was, without looking again.
+//!
+//! What is looked up is the last run's choice. It holds while nothing could decide otherwise: the default where no other candidate had a
+//! gain to expect, a plan that has proved itself until the default is due for a comparison.
+
+use datafusion::error::Result;
+use datafusion::execution::context::SessionState;
+use sparklet_history::{
+    ChoiceReason, ChoiceRecord, Fingerprint, GuardPhase, GuardState, JoinChoice, PlanChange, PlanRole,
+};
+use sparklet_optimizer::Learning;
+use sparklet_optimizer::choice::decide::control_due;
+
+use super::arms::{self, Arm};
+use crate::session::Session;
+
+/// The query of now.
+pub(super) struct Asked<'a> {
+    pub(super) query: Option<Fingerprint>,
+    pub(super) volume: u32,
+    pub(super) rows: u64,
+    pub(super) session: &'a Session,
+    pub(super) state: &'a SessionState,
+}
+
+/// The choice that `last` tells to make again, and its plan (none: the default); none where it must be looked for anew.
+pub(super) async fn look_up(
+    last: &ChoiceRecord,
+    guard: &GuardState,
+    asked: &Asked<'_>,
+    default: &Arm,
+) -> Result<Option<(Option<Arm>, ChoiceRecord)>> {
+    let same = asked.query.is_some()
+        && last.query == asked.query
+        && last.volume == asked.volume
+        && last.model == asked.session.cost_model().version().to_string();
+    // A choice without evidence is the first run's: there is some now.
+    if !same || last.evidence.is_empty() || last.control.is_some() || asked.session.learning() != Learning::On {
+        return Ok(None);
+    }
+    let again = |role, because| ChoiceRecord {
+        role,
+        because,
+        rows_read: asked.rows,
+        unused: None,
+        fell_back: None,
+        cached: true,
+        cpu_us: None,
+        reference_us: None,
+        guard: guard.clone(),
+        ..last.clone()
+    };
+    let plain = matches!(last.because, ChoiceReason::NoOther | ChoiceReason::NoCertainGain);
+    let hopeless = last.rejected.iter().all(|rejected| rejected.gain_us[0] <= 0);
+    if last.role == PlanRole::Default && plain && hopeless && guard.phase == GuardPhase::Default {
+        return Ok(Some((None, again(PlanRole::Default, last.because.clone()))));
+    }
+    let GuardPhase::Adopted { plan, runs } = guard.phase else { return Ok(None) };
+    let joins: Option<Vec<JoinChoice>> = last
+        .chosen
+        .changes
+        .iter()
+        .map(|change| if let PlanChange::Join(join) = change { Some(join.clone()) } else { None })
+        .collect();
+    // A query that was written anew has to be written anew again.
+    let Some(joins) = joins.filter(|joins| !joins.is_empty() && last.chosen.key == Some(plan)) else { return Ok(None) };
+    if control_due(guard, runs) {
+        return Ok(None);
+    }
+    let arm = arms::with_joins(asked.session, asked.state, default, joins).await?.named(asked.session);
+    if arm.key() != plan {
+        return Ok(None);
+    }
+    Ok(Some((Some(arm), again(PlanRole::Adopted, ChoiceReason::Proven { runs }))))
+}

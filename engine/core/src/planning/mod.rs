@@ -1,0 +1,239 @@
+//! Which plan a query runs: DataFusion's own, or one that the past says is better.
+//!
+//! Candidates are made, predicted and compared here; what decides is `sparklet_optimizer::choice`. Where the past is not used, or tells
+//! nothing better, the plan object is the one that DataFusion made.
+
+mod arms;
+mod cache;
+mod conclude;
+mod past;
+#[cfg(test)]
+mod tests;
+pub(crate) mod trial;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datafusion::error::Result;
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
+use sparklet_history::{
+    ChoiceReason, ChoiceRecord, GuardState, HistoryUnused, PlanOutline, PlanPrediction, PlanRole, RejectedPlan,
+};
+use sparklet_optimizer::choice::{Asked, Candidate, Chosen, Known, choose, guard};
+use sparklet_optimizer::{Cardinalities, Learning, candidates, fingerprint_logical};
+
+use arms::Arm;
+pub use conclude::conclude;
+use past::Past;
+
+use crate::session::Session;
+
+/// Predicted CPU time of the default below which no other plan is looked for, in micro-seconds: less than what looking costs.
+const TOO_SMALL_US: u64 = 2_000;
+
+/// Time that a trial has at the least, whatever the default is predicted to take.
+const LEAST_DEADLINE: Duration = Duration::from_millis(300);
+
+/// A planned query.
+pub(crate) struct Planned {
+    /// With the rules that the plan was made by.
+    pub(crate) state: SessionState,
+    pub(crate) logical: LogicalPlan,
+    pub(crate) physical: Arc<dyn ExecutionPlan>,
+    pub(crate) choice: ChoiceRecord,
+    /// What takes over from a trial.
+    pub(crate) fallback: Option<Fallback>,
+}
+
+/// The default, while another plan is on trial.
+#[derive(Clone)]
+pub(crate) struct Fallback {
+    pub(crate) state: SessionState,
+    pub(crate) logical: LogicalPlan,
+    pub(crate) physical: Arc<dyn ExecutionPlan>,
+    /// Wall time that the trial has.
+    pub(crate) deadline: Duration,
+}
+
+impl std::fmt::Debug for Fallback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fallback").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+/// Plans `query`, which is step `step` where that has a name.
+pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&str>, keeps: bool) -> Result<Planned> {
+    let state = session.context().state();
+    let logical = state.optimize(query)?;
+    let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
+    let start = Instant::now();
+    let planned = |choice, logical, physical, state| Planned { state, logical, physical, choice, fallback: None };
+    let without = |because| ChoiceRecord { because, ..unchosen() };
+    if session.learning() == Learning::Off {
+        let choice = ChoiceRecord { unused: Some(HistoryUnused::Switched), ..without(ChoiceReason::LearningOff) };
+        return Ok(planned(choice, logical, physical, state));
+    }
+    if keeps {
+        return Ok(planned(without(ChoiceReason::Deterministic), logical, physical, state));
+    }
+    let default = Arm::default(session, logical, physical);
+    let ordered = session.control(step);
+    let small = default.predicted(session).cpu_us < TOO_SMALL_US && ordered.is_none();
+    if small && !session.has_recalled() {
+        let choice = ChoiceRecord { rows_read: default.rows_read(), ..without(ChoiceReason::TooSmall) };
+        return Ok(planned(choice, default.logical, default.physical, state));
+    }
+    let identity = fingerprint_logical(&default.logical, session.sources().as_ref()).nodes.first().copied().flatten();
+    let recalled = session.recalled();
+    let past = Past::of(session, &recalled, step, identity.map(|i| i.template));
+    let mut runs = Vec::new();
+    let rows = default.rows_read();
+    let volume = rows.max(1).ilog2();
+    let control = ordered.and_then(|control| control.order.clone());
+    if let Some(last) = past.last_choice.filter(|_| control.is_none() && past.engine_was.is_none()) {
+        let asked = cache::Asked { query: identity.map(|i| i.fingerprint), volume, rows, session, state: &state };
+        if let Some((arm, looked_up)) = cache::look_up(last, &past.guard, &asked, &default).await? {
+            let choice = ChoiceRecord {
+                added_us: u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
+                evidence_age_s: past.age_s(&looked_up.evidence),
+                ..looked_up
+            };
+            let Arm { state, logical, physical, .. } = arm.unwrap_or(default);
+            return Ok(planned(choice, logical, physical, state));
+        }
+    }
+    let sources = session.sources();
+    let mut known = Known::new(recalled.evidence.as_ref(), recalled.scope(), past.data_version, past.growth.clone());
+    let rewritten = {
+        let cardinalities = Cardinalities::new(recalled.evidence.as_ref(), recalled.scope(), sources.as_ref())
+            .at(past.data_version, past.growth.clone());
+        known.compose(&default.logical, &cardinalities, sources.as_ref());
+        let mut rewritten = candidates(&default.logical, &cardinalities);
+        rewritten.truncate(arms::MOST_REWRITTEN);
+        rewritten.iter().for_each(|query| known.compose(&query.plan, &cardinalities, sources.as_ref()));
+        runs.extend(cardinalities.evidence());
+        rewritten
+    };
+    let default = default.estimated(&known, &mut runs, session);
+    let others = match default.predicted(session).cpu_us < TOO_SMALL_US {
+        true => Vec::new(),
+        false => arms::others(session, &state, &default, rewritten, &known, &mut runs).await?,
+    };
+    let compared: Vec<Candidate> = others.iter().map(|arm| arm.candidate(&default, session)).collect();
+    let predicted = default.predicted(session);
+    let asked = Asked {
+        default: &predicted,
+        candidates: &compared,
+        state: &past.guard,
+        control: control.as_ref(),
+        budget_us: guard::budget_us(past.last_choices.iter().copied()),
+        learning: session.learning(),
+        engine_was: past.engine_was.as_ref(),
+        volume,
+        rows,
+    };
+    let chosen = choose(&asked);
+    let mut choice = ChoiceRecord {
+        query: identity.map(|i| i.fingerprint),
+        template: identity.map(|i| i.template),
+        default: Some(predicted),
+        evidence_age_s: past.age_s(&runs),
+        unused: past.unused(&recalled, &runs),
+        evidence: runs,
+        volume,
+        rows_read: rows,
+        guard: past.guard.clone(),
+        control,
+        model: session.cost_model().version().to_string(),
+        ..record(&chosen, &default, predicted, &compared)
+    };
+    choice.added_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let Some(arm) = chosen.candidate.and_then(|at| others.into_iter().nth(at)) else {
+        return Ok(planned(choice, default.logical, default.physical, state));
+    };
+    let fallback = (chosen.role == PlanRole::Trial).then(|| Fallback {
+        deadline: deadline(&past.guard, &predicted, asked_budget(&past), rows, session.slots()),
+        state,
+        logical: default.logical.clone(),
+        physical: Arc::clone(&default.physical),
+    });
+    Ok(Planned { fallback, ..planned(choice, arm.logical, arm.physical, arm.state) })
+}
+
+fn asked_budget(past: &Past<'_>) -> u64 {
+    guard::budget_us(past.last_choices.iter().copied())
+}
+
+/// Wall time of a trial: what the default would take, and the budget.
+fn deadline(state: &GuardState, default: &PlanPrediction, budget_us: u64, rows: u64, slots: usize) -> Duration {
+    let measured = state.default.filter(|default| default.wall_us > 0 && default.rows > 0);
+    let wall_us = match measured {
+        Some(default) => (default.wall_us as f64 * (rows.max(1) as f64 / default.rows as f64).clamp(0.1, 100.0)) as u64,
+        // Never measured: the high end of the prediction, on the slots that there are.
+        None => default.high_us / slots.max(1) as u64,
+    };
+    // A tenth more is no loss yet.
+    let wall = Duration::from_micros(wall_us.saturating_add(wall_us / 10).saturating_add(budget_us));
+    wall.max(LEAST_DEADLINE)
+}
+
+/// The record of a choice of which nothing is known yet.
+fn unchosen() -> ChoiceRecord {
+    ChoiceRecord {
+        query: None,
+        template: None,
+        chosen: PlanOutline::default(),
+        role: PlanRole::Default,
+        because: ChoiceReason::NoOther,
+        predicted: None,
+        default: None,
+        rejected: Vec::new(),
+        evidence: Vec::new(),
+        evidence_age_s: None,
+        unused: None,
+        flip: Vec::new(),
+        model: String::new(),
+        volume: 0,
+        rows_read: 0,
+        control: None,
+        fell_back: None,
+        added_us: 0,
+        cached: false,
+        cpu_us: None,
+        reference_us: None,
+        guard: GuardState::default(),
+    }
+}
+
+/// Most candidates that a record names.
+const MOST_REJECTED: usize = 6;
+
+fn record(chosen: &Chosen, default: &Arm, predicted: PlanPrediction, candidates: &[Candidate]) -> ChoiceRecord {
+    let taken = chosen.candidate.and_then(|at| candidates.get(at));
+    let mut rejected: Vec<RejectedPlan> = candidates
+        .iter()
+        .zip(&chosen.rejections)
+        .enumerate()
+        .filter(|(at, _)| chosen.candidate != Some(*at))
+        .map(|(_, (candidate, because))| RejectedPlan {
+            plan: candidate.plan.clone(),
+            predicted: candidate.predicted,
+            gain_us: [candidate.gain.us as i64, candidate.gain.low as i64, candidate.gain.high as i64],
+            because: because.clone(),
+        })
+        .collect();
+    rejected.sort_by_key(|plan| std::cmp::Reverse(plan.gain_us[0]));
+    rejected.truncate(MOST_REJECTED);
+    let outline = || PlanOutline { key: Some(default.key()), changes: Vec::new() };
+    ChoiceRecord {
+        chosen: taken.map_or_else(outline, |candidate| candidate.plan.clone()),
+        role: chosen.role,
+        because: chosen.because.clone(),
+        predicted: Some(taken.map_or(predicted, |candidate| candidate.predicted)),
+        flip: taken.map(|candidate| arms::flips(&candidate.plan)).unwrap_or_default(),
+        rejected,
+        ..unchosen()
+    }
+}

@@ -1,0 +1,140 @@
+//! A plan on trial, and the default that takes over.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::common::exec_datafusion_err;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream};
+use datafusion::physical_plan::EmptyRecordBatchStream;
+use futures::Stream;
+use sparklet_history::{FallBackReason, FellBack};
+use tokio::time::{Sleep, sleep};
+
+use crate::cpu;
+
+/// What became of a trial.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Verdict(Arc<Mutex<Option<FellBack>>>);
+
+impl Verdict {
+    /// The default took over, or has to.
+    pub(crate) fn fell_back(&self) -> Option<FellBack> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, fell: FellBack) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(fell);
+    }
+}
+
+/// Starts the default.
+pub(crate) type Default = Box<dyn FnOnce() -> Result<SendableRecordBatchStream> + Send>;
+
+/// A stream of a plan on trial. Until it has given its first batch the default takes over where it fails or its time is up. After that
+/// it is left alone, or, where nobody sees what was given, ends with an error, and whoever hides it begins again.
+pub(crate) struct TrialStream {
+    stream: SendableRecordBatchStream,
+    /// Gone once it cannot take over any more.
+    default: Option<Default>,
+    hidden: bool,
+    released: bool,
+    over: bool,
+    limit: Duration,
+    alarm: Pin<Box<Sleep>>,
+    began: Instant,
+    cpu: Duration,
+    verdict: Verdict,
+}
+
+impl TrialStream {
+    /// `stream` has `limit` of wall time. With `hidden` what it gives is not seen before its end.
+    pub(crate) fn new(
+        stream: SendableRecordBatchStream,
+        default: Default,
+        limit: Duration,
+        hidden: bool,
+        verdict: Verdict,
+    ) -> Self {
+        Self {
+            stream,
+            default: Some(default),
+            hidden,
+            released: false,
+            over: false,
+            limit,
+            alarm: Box::pin(sleep(limit)),
+            began: Instant::now(),
+            cpu: cpu::process(),
+            verdict,
+        }
+    }
+
+    /// The default takes over; an error where it cannot, because rows are out already.
+    fn give_up(&mut self, because: FallBackReason) -> Result<()> {
+        self.over = true;
+        let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+        self.verdict.set(FellBack {
+            after_us: micros(self.began.elapsed()),
+            lost_us: micros(cpu::process().saturating_sub(self.cpu)),
+            because,
+        });
+        // The trial ends before the default begins.
+        self.stream = Box::pin(EmptyRecordBatchStream::new(self.stream.schema()));
+        match self.default.take().filter(|_| !self.released) {
+            Some(default) => {
+                self.stream = default()?;
+                Ok(())
+            }
+            None => Err(exec_datafusion_err!("a plan on trial was given up")),
+        }
+    }
+}
+
+impl Stream for TrialStream {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let watched = !self.over && (self.hidden || !self.released);
+            if watched && (self.began.elapsed() >= self.limit || self.alarm.as_mut().poll(cx).is_ready()) {
+                let limit_us = u64::try_from(self.limit.as_micros()).unwrap_or(u64::MAX);
+                if let Err(error) = self.give_up(FallBackReason::Deadline { limit_us }) {
+                    return Poll::Ready(Some(Err(error)));
+                }
+                continue;
+            }
+            match self.stream.as_mut().poll_next(cx) {
+                Poll::Ready(Some(Err(error))) if watched => {
+                    let because = match error.find_root() {
+                        DataFusionError::ResourcesExhausted(_) => FallBackReason::OutOfMemory,
+                        other => FallBackReason::Failed { message: other.strip_backtrace() },
+                    };
+                    if let Err(error) = self.give_up(because) {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                }
+                Poll::Ready(Some(Ok(batch))) => {
+                    self.released = true;
+                    return Poll::Ready(Some(Ok(batch)));
+                }
+                // Its end counts as the release of all that it has.
+                Poll::Ready(None) => {
+                    self.over = true;
+                    return Poll::Ready(None);
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+impl RecordBatchStream for TrialStream {
+    fn schema(&self) -> SchemaRef {
+        self.stream.schema()
+    }
+}

@@ -1,0 +1,296 @@
+//! The past as a run gets it before it plans: the last runs of its pipeline, read in one moment.
+//!
+//! Reading them never fails and never waits for long: where the store is held, damaged, newer or slow there is no past, and a reason.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::choice::{ChoiceRecord, HistoryUnused};
+use crate::error::HistoryError;
+use crate::evidence::{Evidence, NoEvidence, Scope, Subplan};
+use crate::folder::{Current, Folder};
+use crate::history::{History, HistoryOptions};
+use crate::observe::observations_of;
+use crate::record::{Fingerprint, Observation, RunRecord, StepRecord};
+use crate::store::{RunFilter, Store};
+
+/// How much of the past is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecallLimits {
+    /// Most runs.
+    pub runs: usize,
+    /// Most bytes of records, compressed; one run is always read.
+    pub bytes: u64,
+    /// Time after which the run goes on without.
+    pub within: Duration,
+    /// Only runs that started before.
+    pub before: Option<DateTime<Utc>>,
+}
+
+impl Default for RecallLimits {
+    fn default() -> Self {
+        Self { runs: 8, bytes: 4 << 20, within: Duration::from_millis(1500), before: None }
+    }
+}
+
+/// What is remembered of a pipeline in an environment.
+#[derive(Clone)]
+pub struct Recalled {
+    pipeline: String,
+    environment: String,
+    /// The last runs, newest first.
+    pub runs: Vec<Arc<RunRecord>>,
+    /// Observations of these runs.
+    pub evidence: Arc<dyn Evidence>,
+    /// Why there is nothing.
+    pub unused: Option<HistoryUnused>,
+}
+
+impl std::fmt::Debug for Recalled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recalled").field("runs", &self.runs.len()).field("unused", &self.unused).finish_non_exhaustive()
+    }
+}
+
+impl Recalled {
+    /// Nothing, and why.
+    pub fn nothing(scope: Scope<'_>, unused: HistoryUnused) -> Self {
+        Self {
+            pipeline: scope.pipeline.to_owned(),
+            environment: scope.environment.to_owned(),
+            runs: Vec::new(),
+            evidence: Arc::new(NoEvidence),
+            unused: Some(unused),
+        }
+    }
+
+    /// The past that `runs`, newest first, are.
+    pub fn of(scope: Scope<'_>, runs: Vec<RunRecord>) -> Self {
+        let runs: Vec<Arc<RunRecord>> = runs.into_iter().map(Arc::new).collect();
+        let unused = runs.is_empty().then(|| HistoryUnused::FirstRun { elsewhere: Vec::new() });
+        Self {
+            pipeline: scope.pipeline.to_owned(),
+            environment: scope.environment.to_owned(),
+            evidence: Arc::new(RecordedEvidence::of(&runs)),
+            runs,
+            unused,
+        }
+    }
+
+    /// Whose past it is.
+    pub fn scope(&self) -> Scope<'_> {
+        Scope { pipeline: &self.pipeline, environment: &self.environment }
+    }
+
+    /// What earlier runs tell of step `name`, newest first; steps that were not planned are left out.
+    pub fn steps<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a Arc<RunRecord>, &'a StepRecord)> {
+        let of_run = move |run: &'a Arc<RunRecord>| {
+            let step = run.steps.iter().find(|step| step.name == name && step.plan.is_some())?;
+            Some((run, step))
+        };
+        self.runs.iter().filter_map(of_run)
+    }
+
+    /// What earlier runs tell of the query with `template`, in whatever step, newest first.
+    pub fn queries(&self, template: Fingerprint) -> impl Iterator<Item = (&Arc<RunRecord>, &StepRecord)> {
+        let is_it = move |step: &&StepRecord| step.choice.as_ref().is_some_and(|c| c.template == Some(template));
+        self.runs.iter().flat_map(move |run| run.steps.iter().filter(is_it).map(move |step| (run, step)))
+    }
+
+    /// The last choice of each step of all runs, newest run first.
+    pub fn choices(&self) -> impl Iterator<Item = &ChoiceRecord> {
+        self.runs.iter().flat_map(|run| run.steps.iter().filter_map(|step| step.choice.as_deref()))
+    }
+}
+
+/// Where a session gets its past from.
+pub trait Recall: std::fmt::Debug + Send + Sync {
+    /// The past of `pipeline`. Called when a first query is planned, and again when the session forgets it.
+    fn recall(&self, pipeline: &str) -> Recalled;
+}
+
+/// The past in a state folder.
+#[derive(Debug, Clone)]
+pub struct StateFolder {
+    history: History,
+    environment: String,
+    limits: RecallLimits,
+}
+
+impl StateFolder {
+    /// The past of `environment` in the state folder of `history`.
+    pub fn new(history: History, environment: impl Into<String>) -> Self {
+        Self { history, environment: environment.into(), limits: RecallLimits::default() }
+    }
+
+    /// The same within other limits.
+    pub fn within(self, limits: RecallLimits) -> Self {
+        Self { limits, ..self }
+    }
+}
+
+impl Recall for StateFolder {
+    fn recall(&self, pipeline: &str) -> Recalled {
+        self.history.recall(Scope { pipeline, environment: &self.environment }, &self.limits)
+    }
+}
+
+impl Recall for Recalled {
+    fn recall(&self, _: &str) -> Recalled {
+        self.clone()
+    }
+}
+
+impl History {
+    /// The last runs of a pipeline in an environment. Never fails, creates and repairs nothing, and takes about
+    /// [`RecallLimits::within`] at most.
+    pub fn recall(&self, scope: Scope<'_>, limits: &RecallLimits) -> Recalled {
+        let (folder, options) = self.parts();
+        // Where there is nothing to read no thread is needed to say so.
+        if !folder.root().exists() {
+            return Recalled::nothing(scope, HistoryUnused::FirstRun { elsewhere: Vec::new() });
+        }
+        let (send, receive) = mpsc::channel();
+        let (pipeline, environment) = (scope.pipeline.to_owned(), scope.environment.to_owned());
+        let inner = limits.clone();
+        let options = HistoryOptions {
+            lock_wait: Duration::from_millis(50).min(limits.within),
+            answer_within: limits.within,
+            cache_bytes: options.cache_bytes.min(8 << 20),
+        };
+        let work = move || {
+            let scope = Scope { pipeline: &pipeline, environment: &environment };
+            let recalled = read(&folder, &options, scope, &inner);
+            // Nobody waits any more if this fails.
+            drop(send.send(recalled));
+        };
+        let spawned = std::thread::Builder::new().name("recall".to_owned()).spawn(work);
+        if let Err(error) = spawned {
+            return Recalled::nothing(scope, HistoryUnused::Unreadable { detail: error.to_string() });
+        }
+        match receive.recv_timeout(limits.within) {
+            Ok(recalled) => recalled,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let limit_ms = u64::try_from(limits.within.as_millis()).unwrap_or(u64::MAX);
+                Recalled::nothing(scope, HistoryUnused::Slow { limit_ms })
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                Recalled::nothing(scope, HistoryUnused::Unreadable { detail: "reading it panicked".to_owned() })
+            }
+        }
+    }
+}
+
+fn read(folder: &Folder, options: &HistoryOptions, scope: Scope<'_>, limits: &RecallLimits) -> Recalled {
+    let opened = Store::open_to_recall(folder, options);
+    match opened.and_then(|store| store.map(|store| last_runs(&store, scope, limits)).transpose()) {
+        Ok(Some((runs, elsewhere))) => {
+            let mut recalled = Recalled::of(scope, runs);
+            if recalled.runs.is_empty() {
+                recalled.unused = Some(HistoryUnused::FirstRun { elsewhere });
+            }
+            recalled
+        }
+        Ok(None) => Recalled::nothing(scope, HistoryUnused::FirstRun { elsewhere: Vec::new() }),
+        Err(error) => Recalled::nothing(scope, why(error)),
+    }
+}
+
+fn why(error: HistoryError) -> HistoryUnused {
+    match error {
+        HistoryError::Locked { .. } => HistoryUnused::Locked,
+        HistoryError::Damaged { detail, .. } => HistoryUnused::Damaged { detail },
+        HistoryError::Newer { found, supported, .. } => HistoryUnused::Newer { found, supported },
+        HistoryError::Stuck { limit, .. } => {
+            HistoryUnused::Slow { limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) }
+        }
+        other => HistoryUnused::Unreadable { detail: other.to_string() },
+    }
+}
+
+/// Records of the last runs, and the environments in which the pipeline has others.
+fn last_runs(
+    store: &Store,
+    scope: Scope<'_>,
+    limits: &RecallLimits,
+) -> Result<(Vec<RunRecord>, Vec<String>), HistoryError> {
+    let filter = RunFilter { pipeline: Some(scope.pipeline.to_owned()), ..RunFilter::default() };
+    let mut records = Vec::new();
+    let mut elsewhere = Vec::new();
+    let mut bytes = 0;
+    for (summary, size) in store.run_sizes(&filter, LOOKED_AT)? {
+        if summary.environment != scope.environment {
+            if !elsewhere.contains(&summary.environment) {
+                elsewhere.push(summary.environment);
+            }
+            continue;
+        }
+        if limits.before.is_some_and(|before| summary.started_at >= before) {
+            continue;
+        }
+        bytes += size;
+        if records.len() >= limits.runs || (bytes > limits.bytes && !records.is_empty()) {
+            break;
+        }
+        // One that cannot be read is `history verify`'s to tell.
+        records.extend(store.run(summary.id.as_str()).ok());
+    }
+    Ok((records, elsewhere))
+}
+
+/// Runs of a pipeline that are looked at for those of one environment.
+const LOOKED_AT: usize = 1000;
+
+impl Store {
+    /// The store as it is: nothing is created, repaired or merged. None where there is none.
+    fn open_to_recall(folder: &Folder, options: &HistoryOptions) -> Result<Option<Self>, HistoryError> {
+        let lock = match folder.lock(options.lock_wait) {
+            Ok(lock) => lock,
+            Err(HistoryError::ReadOnly { .. }) => return Self::open_read_only(folder, options).map(Some),
+            Err(error) => return Err(error),
+        };
+        if matches!(folder.current()?, Current::None) {
+            return Ok(None);
+        }
+        let (trees, number) = Self::open_current(folder, options)?;
+        Ok(Some(Self::of(trees, folder, number, options, Some(lock))))
+    }
+}
+
+/// Observations of whole records, by subplan.
+#[derive(Debug, Default)]
+struct RecordedEvidence {
+    exact: HashMap<Fingerprint, Vec<Observation>>,
+    templates: HashMap<Fingerprint, Vec<(Fingerprint, Observation)>>,
+}
+
+impl RecordedEvidence {
+    fn of(runs: &[Arc<RunRecord>]) -> Self {
+        let mut evidence = Self::default();
+        for run in runs {
+            for seen in observations_of(run) {
+                let fingerprint = seen.subplan.fingerprint;
+                if let Some(template) = seen.subplan.template {
+                    let of_template = evidence.templates.entry(template).or_default();
+                    of_template.push((fingerprint, seen.observation.clone()));
+                }
+                evidence.exact.entry(fingerprint).or_default().push(seen.observation);
+            }
+        }
+        evidence
+    }
+}
+
+impl Evidence for RecordedEvidence {
+    fn by_fingerprint(&self, _: Scope<'_>, subplan: &Subplan, limit: usize) -> Vec<Observation> {
+        self.exact.get(&subplan.fingerprint).map_or_else(Vec::new, |seen| seen.iter().take(limit).cloned().collect())
+    }
+
+    fn by_template(&self, _: Scope<'_>, template: &Fingerprint, limit: usize) -> Vec<(Fingerprint, Observation)> {
+        self.templates.get(template).map_or_else(Vec::new, |seen| seen.iter().take(limit).cloned().collect())
+    }
+}

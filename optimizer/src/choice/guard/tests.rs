@@ -1,0 +1,114 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn plan(n: u8) -> Fingerprint {
+    Fingerprint([n; 16])
+}
+
+fn ran(role: PlanRole, cpu_us: u64, rows: u64) -> Ran {
+    let of = if matches!(role, PlanRole::Default | PlanRole::Control) { 0 } else { 1 };
+    Ran {
+        role,
+        plan: Some(plan(of)),
+        took: Measured { cpu_us, wall_us: cpu_us, rows },
+        default_high_us: None,
+        default_us: None,
+        volume: rows.max(1).ilog2(),
+        ended: Ended::Succeeded,
+        fell_back_us: None,
+    }
+}
+
+#[test]
+fn a_trial_that_wins_is_adopted_and_saves() {
+    let state = advance(GuardState::default(), &ran(PlanRole::Default, 1_000_000, 100));
+    let state = advance(state, &ran(PlanRole::Trial, 400_000, 100));
+    assert_eq!(state.phase, GuardPhase::Adopted { plan: plan(1), runs: 1 });
+    assert_eq!(state.saved_us, 600_000);
+    // Three times the data: no regression, and three times the saving.
+    let state = advance(state, &ran(PlanRole::Adopted, 1_200_000, 300));
+    assert_eq!(state.phase, GuardPhase::Adopted { plan: plan(1), runs: 2 });
+    assert_eq!(state.saved_us, 600_000 + 1_800_000);
+    assert_eq!(state.regret_us, 0);
+}
+
+#[test]
+fn a_trial_that_loses_is_rolled_back_and_refused() {
+    let state = advance(GuardState::default(), &ran(PlanRole::Default, 1_000_000, 100));
+    let state = advance(state, &ran(PlanRole::Trial, 1_500_000, 100));
+    assert_eq!(state.phase, GuardPhase::RolledBack { plan: plan(1), took_us: 1_500_000, reference_us: 1_000_000 });
+    assert_eq!((state.regret_us, state.saved_us), (500_000, -500_000));
+    assert_eq!(state.refused[0].plan, plan(1));
+}
+
+#[test]
+fn an_adopted_plan_that_loses_against_its_control_is_rolled_back() {
+    let state = advance(GuardState::default(), &ran(PlanRole::Default, 1_000_000, 100));
+    let state = advance(state, &ran(PlanRole::Trial, 800_000, 100));
+    let state = advance(state, &ran(PlanRole::Control, 500_000, 100));
+    assert!(matches!(state.phase, GuardPhase::RolledBack { .. }), "{state:?}");
+    assert_eq!(state.default.map(|d| d.cpu_us), Some(500_000));
+}
+
+#[test]
+fn a_cancelled_trial_lost_and_bad_data_tells_nothing() {
+    let before = advance(GuardState::default(), &ran(PlanRole::Default, 1_000_000, 100));
+    let lost = Ran { ended: Ended::Lost, ..ran(PlanRole::Trial, 10_000, 100) };
+    assert!(matches!(advance(before.clone(), &lost).phase, GuardPhase::RolledBack { .. }));
+    let untold = Ran { ended: Ended::Untold, ..ran(PlanRole::Trial, 10_000, 100) };
+    assert_eq!(advance(before.clone(), &untold), before);
+    let fell = Ran { fell_back_us: Some(70_000), ..ran(PlanRole::Trial, 1_100_000, 100) };
+    let after = advance(before, &fell);
+    assert!(matches!(after.phase, GuardPhase::RolledBack { .. }));
+    assert_eq!(after.regret_us, 70_000);
+}
+
+#[test]
+fn without_a_measured_default_only_what_is_beyond_its_interval_loses() {
+    let predicted =
+        |took| Ran { default_us: Some(1_000_000), default_high_us: Some(3_000_000), ..ran(PlanRole::Trial, took, 100) };
+    let state = advance(GuardState::default(), &predicted(2_000_000));
+    assert_eq!(state.phase, GuardPhase::Trial { plan: plan(1), undecided: 1 });
+    assert_eq!(state.saved_us, 0, "a prediction saves nothing");
+    assert!(matches!(advance(GuardState::default(), &predicted(4_000_000)).phase, GuardPhase::RolledBack { .. }));
+}
+
+#[test]
+fn a_trial_without_effect_is_given_up() {
+    let mut state = advance(GuardState::default(), &ran(PlanRole::Default, 1_000_000, 100));
+    for _ in 0..MOST_UNDECIDED {
+        state = advance(state, &ran(PlanRole::Trial, 1_000_000, 100));
+    }
+    assert_eq!(state.phase, GuardPhase::Default);
+    assert_eq!(state.refused.len(), 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(
+        std::env::var("SPARKLET_TEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(64)
+    ))]
+
+    /// Whatever happens: sums never shrink, a loss never leaves its plan in force, and a plan that is in force has been run.
+    #[test]
+    fn any_sequence_of_runs(runs in prop::collection::vec((0..5_u8, 1_000..5_000_000_u64, 1..1_000_u64, 0..4_u8), 1..40)) {
+        let mut state = GuardState::default();
+        for (role, cpu, rows, ended) in runs {
+            let role = [PlanRole::Default, PlanRole::Trial, PlanRole::Adopted, PlanRole::Control, PlanRole::Pinned][usize::from(role)];
+            let mut run = ran(role, cpu, rows);
+            run.ended = [Ended::Succeeded, Ended::Succeeded, Ended::Lost, Ended::Untold][usize::from(ended)];
+            let before = state.clone();
+            state = advance(state, &run);
+            prop_assert!(state.spent_us >= before.spent_us);
+            prop_assert!(state.regret_us >= before.regret_us);
+            prop_assert!(state.refused.len() <= MOST_REFUSED);
+            let in_force = matches!(state.phase, GuardPhase::Trial { .. } | GuardPhase::Adopted { .. });
+            if matches!(role, PlanRole::Trial | PlanRole::Adopted) && run.ended == Ended::Lost {
+                prop_assert!(!in_force);
+            }
+            if let GuardPhase::RolledBack { plan, .. } = state.phase {
+                prop_assert!(state.refused.iter().any(|refused| refused.plan == plan));
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What a plan is called: the same plan in another run has the same name.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
+use sparklet_history::{Fingerprint, PlanChange};
+
+use super::rows::for_each_node;
+use crate::candidates::RewriteNote;
+use crate::fingerprint::PhysicalFingerprints;
+use crate::source::file_scan;
+
+/// Hash over the operators of a plan and what they stand for, literals left out: new literals make no new plan, another order, build side,
+/// mode or number of partitions does.
+pub fn plan_key(plan: &Arc<dyn ExecutionPlan>, fingerprints: &PhysicalFingerprints) -> Fingerprint {
+    let mut text = String::new();
+    let mut visit = |node: &Arc<dyn ExecutionPlan>, at: usize| {
+        // Operators that only cut or merge batches come and go with sizes.
+        if matches!(node.name(), "CooperativeExec" | "CoalesceBatchesExec") {
+            return;
+        }
+        let template = fingerprints.nodes.get(at).copied().flatten().map(|identity| identity.template);
+        let mode = node.downcast_ref::<HashJoinExec>().map_or("", |join| match join.partition_mode() {
+            PartitionMode::CollectLeft => "collect",
+            PartitionMode::Partitioned => "partitioned",
+            PartitionMode::Auto => "auto",
+        });
+        let pushed = if filters_while_reading(node.as_ref()) { "filtered" } else { "" };
+        let template = template.map(|t| t.to_string()).unwrap_or_default();
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{} {mode}{pushed} {template}", node.name());
+    };
+    for_each_node(plan, &mut 0, &mut visit);
+    Fingerprint::of(&text)
+}
+
+/// A rewrite as a record tells of it.
+pub fn rewrite_change(note: &RewriteNote) -> PlanChange {
+    match note {
+        RewriteNote::JoinOrder(order) => PlanChange::Rewrite {
+            name: "join order".to_owned(),
+            what: format!(
+                "of {} relations, search cost {:.1} to {:.1} ms",
+                order.relations,
+                order.cost_before / 1e6,
+                order.cost_after / 1e6
+            ),
+        },
+        RewriteNote::KeysPushed(pushed) => PlanChange::Rewrite {
+            name: "keys pushed down".to_owned(),
+            what: format!(
+                "the groups by {} that matter: {:.2} % of {:.0} rows",
+                pushed.key,
+                pushed.share * 100.0,
+                pushed.rows_before
+            ),
+        },
+    }
+}
+
+/// True for a scan of Parquet that applies its filters row by row.
+pub(super) fn filters_while_reading(node: &dyn ExecutionPlan) -> bool {
+    use datafusion::datasource::physical_plan::{FileSource, ParquetSource};
+    file_scan(node).is_some_and(|scan| {
+        let source = scan.file_source().downcast_ref::<ParquetSource>();
+        source.is_some_and(|source| {
+            source.table_parquet_options().global.pushdown_filters && FileSource::filter(source).is_some()
+        })
+    })
+}
