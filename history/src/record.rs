@@ -291,8 +291,36 @@ pub struct StepRecord {
     /// What was changed while it ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adaptations: Vec<Adaptation>,
+    /// User functions that were called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub functions: Vec<FunctionRecord>,
     /// Why it failed, if it did.
     pub error: Option<ErrorRecord>,
+}
+
+/// What was counted of the calls of one user function in a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionRecord {
+    /// Name in SQL.
+    pub name: String,
+    /// `scalar`, `aggregate` or `table`.
+    pub kind: String,
+    /// The module as it is written in the definition.
+    pub module: String,
+    /// SHA-256 of the module in hexadecimal: with the name, what observations of the function go by.
+    pub hash: String,
+    /// Calls into guests: one for a batch.
+    pub calls: u64,
+    /// Rows of these batches.
+    pub rows: u64,
+    /// Wall time of the calls in nano-seconds, summed over tasks.
+    pub nanos: u64,
+    /// Most memory of one instance in bytes.
+    pub peak_memory_bytes: u64,
+    /// Instances made.
+    pub instances: u64,
+    /// Calls that failed.
+    pub failures: u64,
 }
 
 /// What a step published, or kept.

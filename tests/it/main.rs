@@ -12,6 +12,7 @@ mod adaptive;
 mod bad_input;
 mod concurrency;
 mod examples;
+mod functions;
 mod interrupt;
 mod kill;
 mod learning;

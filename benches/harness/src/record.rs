@@ -55,6 +55,7 @@ impl Trace {
                 choice
             }),
             adaptations: prepared.adaptations(),
+            functions: Vec::new(),
             error: None,
         });
         self.cost += cost;

@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
     check, completions, config, explain, history, init, model, plan, plan_control, report, run as run_command, runs,
-    sql,
+    sql, udf,
 };
 use crate::console::Console;
 use crate::failure::{Failure, Result};
@@ -32,6 +32,7 @@ enum Command {
     Run(run_command::Arguments),
     Sql(sql::Arguments),
     Explain(explain::Arguments),
+    Udf(udf::Arguments),
     Runs(runs::Arguments),
     Report(report::Arguments),
     PlanControl(plan_control::Arguments),
@@ -79,6 +80,7 @@ impl Command {
             Self::Run(arguments) => run_command::run(arguments, look, world, console),
             Self::Sql(arguments) => sql::run(arguments, look, world, console),
             Self::Explain(arguments) => explain::run(arguments, look, world, console),
+            Self::Udf(arguments) => udf::run(arguments, look, world, console),
             Self::Runs(arguments) => runs::run(arguments, look, world, console),
             Self::Report(arguments) => report::run(arguments, look, world, console),
             Self::PlanControl(arguments) => plan_control::run(arguments, look, world, console),

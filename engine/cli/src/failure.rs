@@ -135,7 +135,9 @@ impl Failure {
 pub fn code_of(kind: ErrorKind) -> u8 {
     match kind {
         ErrorKind::Query => exit::DEFINITION,
-        ErrorKind::Data | ErrorKind::Source | ErrorKind::Output | ErrorKind::Transient => exit::FAILED,
+        ErrorKind::Data | ErrorKind::Function | ErrorKind::Source | ErrorKind::Output | ErrorKind::Transient => {
+            exit::FAILED
+        }
         ErrorKind::Resources => exit::RESOURCES,
         ErrorKind::Cancelled => exit::INTERRUPTED,
         ErrorKind::Timeout => exit::TIMEOUT,

@@ -32,6 +32,8 @@ pub enum ErrorKind {
     Query,
     /// The data is wrong (corrupt file, ragged row, failed cast).
     Data,
+    /// A user function failed: it trapped, ran too long, broke its contract or reported an error.
+    Function,
     /// A source is missing, empty or unreadable.
     Source,
     /// The output cannot be written.
@@ -56,6 +58,7 @@ impl ErrorKind {
         match self {
             Self::Query => "query",
             Self::Data => "data",
+            Self::Function => "function",
             Self::Source => "source",
             Self::Output => "output",
             Self::Resources => "resources",
@@ -149,8 +152,11 @@ const TYPES_HINT: &str = "cast one side to the type of the other, e.g. `CAST(x A
 const DISK_HINT: &str = "free space on that disk and run again; nothing was published";
 
 fn classify(error: &DataFusionError, tables: &[String]) -> Error {
-    if let Some(ours) = find_own(error) {
+    if let Some(ours) = find::<Error>(error) {
         return Error { kind: ours.kind, message: ours.message.clone(), hint: ours.hint.clone(), source: None };
+    }
+    if let Some(sandbox) = find::<sparklet_sandbox::Error>(error) {
+        return crate::functions::from_sandbox(sandbox.clone());
     }
     let root = error.find_root();
     let text = clean(&root.strip_backtrace());
@@ -205,16 +211,20 @@ fn out_of_memory(text: &str) -> String {
     format!("the memory limit is reached: {asked}{most}")
 }
 
-/// Our own error where it travelled through DataFusion.
-fn find_own(error: &DataFusionError) -> Option<&Error> {
+/// An error of another crate where it travelled through DataFusion.
+fn find<E: std::error::Error + 'static>(error: &DataFusionError) -> Option<&E> {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
-        if let Some(ours) = error.downcast_ref::<Error>() {
+        if let Some(ours) = error.downcast_ref::<E>() {
             return Some(ours);
         }
         next = match error.downcast_ref::<DataFusionError>() {
             Some(DataFusionError::External(inner)) => Some(inner.as_ref()),
             Some(DataFusionError::Shared(inner)) => Some(inner.as_ref()),
+            Some(DataFusionError::ArrowError(arrow, _)) => match arrow.as_ref() {
+                ArrowError::ExternalError(inner) => Some(inner.as_ref()),
+                _ => None,
+            },
             _ => error.source(),
         };
     }

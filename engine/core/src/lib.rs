@@ -11,6 +11,7 @@ mod cpu;
 mod diagnose;
 pub mod error;
 mod exchange;
+pub mod functions;
 pub mod memory;
 pub mod models;
 mod named;
@@ -35,6 +36,7 @@ mod yielding;
 
 pub use adaptive::{AdaptiveMode, AdaptiveSettings};
 pub use error::{Error, ErrorKind, Result};
+pub use functions::FunctionSettings;
 pub use memory::MemoryUsage;
 pub use observe::Observed;
 pub use planning::conclude;
@@ -42,6 +44,7 @@ pub use progress::{Progress, ProgressSnapshot};
 pub use query::{DataFrame, PreparedQuery};
 pub use reserve::Reservation;
 pub use session::{Session, SessionConfig};
+pub use sparklet_sandbox as sandbox;
 pub use write::WriteSummary;
 
 #[cfg(test)]

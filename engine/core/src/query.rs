@@ -15,11 +15,13 @@ use datafusion::physical_plan::EmptyRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{Stream, TryStreamExt};
-use sparklet_history::{Adaptation, ChoiceRecord, Decision, PlanRecord};
+use sparklet_history::{Adaptation, ChoiceRecord, Decision, FunctionRecord, PlanRecord};
 use sparklet_optimizer::decision_of;
+use sparklet_sandbox::Scope;
 
 use crate::adaptive::{self, AdaptiveMode, Driver, Running};
 use crate::error::{Error, ErrorKind, Result};
+use crate::functions;
 use crate::observe::{self, Observed};
 use crate::planning::trial::{TrialStream, Verdict};
 use crate::planning::{self, Fallback};
@@ -85,7 +87,8 @@ impl DataFrame {
     /// Optimises and plans; reads metadata, no data.
     pub async fn prepare(&self) -> Result<PreparedQuery> {
         let start = Instant::now();
-        let planned = planning::plan(&self.session, &self.plan, self.step.as_deref(), self.keeps_plan).await;
+        let (plan, scope) = self.session.functions().enter(&self.plan)?;
+        let planned = planning::plan(&self.session, &plan, self.step.as_deref(), self.keeps_plan).await;
         let planning::Planned { state, logical, physical, choice, fallback } =
             planned.map_err(|e| self.session.explain(e))?;
         let running = Running::of(Arc::clone(&physical));
@@ -108,6 +111,7 @@ impl DataFrame {
             session: self.session.clone(),
             ended: Arc::new(AtomicBool::new(false)),
             keeps_plan: self.keeps_plan,
+            scope,
             logical,
             schema: physical.schema(),
             physical: Arc::new(Mutex::new(physical)),
@@ -143,6 +147,8 @@ pub struct PreparedQuery {
     running: Arc<Running>,
     ended: Arc<AtomicBool>,
     keeps_plan: bool,
+    /// What the user functions in it share; none where there are none.
+    scope: Option<Arc<Scope>>,
 }
 
 impl PreparedQuery {
@@ -215,7 +221,7 @@ impl PreparedQuery {
 
     fn watched(&self, stream: SendableRecordBatchStream) -> Result<SendableRecordBatchStream> {
         let watch = StallWatch::new(Arc::clone(&self.running), self.session.clone(), stall::LIMIT);
-        Ok(Box::pin(Watched { stream, ended: Arc::clone(&self.ended), watch }))
+        Ok(Box::pin(Watched { stream, ended: Arc::clone(&self.ended), watch, scope: self.scope.clone() }))
     }
 
     fn on_trial(&self, hidden: bool) -> Result<SendableRecordBatchStream> {
@@ -259,6 +265,12 @@ impl PreparedQuery {
             Ok(Err(error)) => Err(self.failed(error).await),
             Err(join) => Err(from_join(join)),
         }
+    }
+
+    /// Calls of user functions so far, while it was planned too.
+    pub fn functions(&self) -> Vec<FunctionRecord> {
+        let uses = self.scope.as_ref().map(|scope| scope.uses()).unwrap_or_default();
+        uses.into_iter().map(functions::record).collect()
     }
 
     /// What was changed in mid-run, so far.
@@ -435,6 +447,16 @@ struct Watched {
     stream: SendableRecordBatchStream,
     ended: Arc<AtomicBool>,
     watch: StallWatch,
+    scope: Option<Arc<Scope>>,
+}
+
+impl Drop for Watched {
+    /// Instances of user functions end with the query that they were made for.
+    fn drop(&mut self) {
+        if let Some(scope) = &self.scope {
+            scope.release();
+        }
+    }
 }
 
 impl Stream for Watched {

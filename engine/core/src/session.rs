@@ -1,25 +1,28 @@
 //! A session: DataFusion's context with a bounded memory pool, a spill folder and slots.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::config::{ConfigNonZeroUsize, ConfigOptions};
 use datafusion::common::{ScalarValue, Statistics, TableReference};
+use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::{SessionConfig as DataFusionConfig, SessionContext};
 use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::memory_pool::{MemoryPool, PeakRecordingPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use sparklet_history::{HistoryUnused, Recall, Recalled, Scope, SourceRecord, StepControl};
 use sparklet_optimizer::cost::{AnalyticModel, CostModel};
 use sparklet_optimizer::{Learning, SourceId, SourceMap};
+use sparklet_sandbox::{Declared, Module};
 
 use crate::adaptive::AdaptiveSettings;
 use crate::error::{Error, ErrorKind, Result};
+use crate::functions::{Factory, FunctionSettings, Functions, from_sandbox};
 use crate::memory::{self, MIN_MEMORY_LIMIT, MemoryUsage};
 use crate::named::{self, NamedTable};
 use crate::query::DataFrame;
@@ -57,6 +60,8 @@ pub struct SessionConfig {
     pub controls: BTreeMap<String, StepControl>,
     /// Whether and how plans change in mid-run.
     pub adaptive: AdaptiveSettings,
+    /// How user functions are handled.
+    pub functions: FunctionSettings,
 }
 
 impl Default for SessionConfig {
@@ -74,6 +79,7 @@ impl Default for SessionConfig {
             model: None,
             controls: BTreeMap::new(),
             adaptive: AdaptiveSettings::default(),
+            functions: FunctionSettings::default(),
         }
     }
 }
@@ -99,6 +105,7 @@ struct Inner {
     model: Arc<dyn CostModel>,
     controls: BTreeMap<String, StepControl>,
     adaptive: AdaptiveSettings,
+    functions: Arc<Functions>,
     sources: Mutex<Arc<SourceMap>>,
     /// Sources as they were registered, by name.
     registered: Mutex<BTreeMap<String, SourceRecord>>,
@@ -140,11 +147,13 @@ impl Session {
             .with_object_list_cache_limit(0)
             .with_object_store_registry(Arc::new(LazyStores::default()))
             .build_arc()?;
+        let functions = Functions::new(config.functions.clone(), Arc::clone(&pool) as Arc<dyn MemoryPool>);
         let state = SessionStateBuilder::new()
             .with_config(datafusion_config(&config, memory_limit, slots)?)
             .with_runtime_env(runtime)
             .with_default_features()
             .with_physical_optimizer_rule(Arc::new(YieldingJoins))
+            .with_function_factory(Some(Arc::new(Factory(Arc::clone(&functions)))))
             .build();
         let context = SessionContext::new_with_state(state).enable_url_table();
         Ok(Self {
@@ -161,6 +170,7 @@ impl Session {
                 model: config.model.unwrap_or_else(|| Arc::new(AnalyticModel::default())),
                 controls: config.controls,
                 adaptive: config.adaptive,
+                functions,
                 sources: Mutex::default(),
                 registered: Mutex::default(),
                 _spill: spill,
@@ -247,6 +257,48 @@ impl Session {
         Ok(record)
     }
 
+    /// Loads a module of WebAssembly (`.wasm`, or `.wat`) and registers its functions; they are called like any other in SQL.
+    ///
+    /// # Errors
+    /// The module cannot be read, is none that runs here, or a function of it has a name that is taken.
+    pub fn load_functions(&self, file: impl AsRef<Path>) -> Result<Arc<Module>> {
+        let file = file.as_ref();
+        let name = file.file_name().map_or_else(|| file.display().to_string(), |n| n.to_string_lossy().into_owned());
+        self.load_module(file, &name, Declared::default())
+    }
+
+    /// As [`Session::load_functions`], for the functions that `declared` takes and within its limits; messages call it `name`.
+    ///
+    /// # Errors
+    /// As there, and where `declared` does not fit the module.
+    pub fn load_module(&self, file: &Path, name: &str, declared: Declared) -> Result<Arc<Module>> {
+        let module = self.inner.functions.read(file, name, declared)?;
+        self.inner.functions.register(self.context(), &module)?;
+        Ok(module)
+    }
+
+    /// Compiles `module` now instead of when it is first called.
+    ///
+    /// # Errors
+    /// The compiler does not take it, or not within its limits.
+    pub fn compile(&self, module: &Module) -> Result<()> {
+        module.compile().map_err(from_sandbox)
+    }
+
+    /// Modules whose functions are registered.
+    pub fn modules(&self) -> Vec<Arc<Module>> {
+        self.inner.functions.modules()
+    }
+
+    /// From now on no user function is called in this session, not even to fold constants: for plans that are only looked at.
+    pub fn plan_only(&self) {
+        self.inner.functions.close();
+    }
+
+    pub(crate) fn functions(&self) -> &Functions {
+        &self.inner.functions
+    }
+
     /// Plans one SQL statement; `$name` placeholders are bound to `params`. Statements that define something (`CREATE …`,
     /// `SET …`) take effect at once.
     pub async fn sql(&self, sql: &str, params: &BTreeMap<String, ScalarValue>) -> Result<DataFrame> {
@@ -258,7 +310,15 @@ impl Session {
                 let values: Vec<_> = params.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
                 plan.with_param_values(values)?
             };
-            self.context().execute_logical_plan(plan).await
+            let dropped = match &plan {
+                LogicalPlan::Ddl(DdlStatement::DropFunction(dropped)) => Some(dropped.name.clone()),
+                _ => None,
+            };
+            let frame = self.context().execute_logical_plan(plan).await?;
+            if let Some(name) = dropped {
+                self.inner.functions.forget(&name);
+            }
+            Ok::<_, DataFusionError>(frame)
         };
         let frame = named.await.map_err(|e| self.explain(e))?;
         Ok(DataFrame::new(self.clone(), frame.logical_plan().clone()))

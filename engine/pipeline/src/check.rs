@@ -17,7 +17,7 @@ use sparklet_core::source::SourceSpec;
 use sparklet_core::{ErrorKind, Session};
 use sparklet_history::SourceRecord;
 
-use crate::definition::{Check, Condition, Output, Pipeline, Source, SqlText, Step};
+use crate::definition::{Check, Condition, Output, Pipeline, Source, SqlText, Step, Udf};
 use crate::diagnostic::{self, Diagnostic, Place};
 use crate::{sql_refs, stage, suggest};
 use explain::Planned;
@@ -77,6 +77,9 @@ pub async fn bind(
     let wanted = only.map(|steps| upstream(pipeline, steps));
     let is_wanted = |name: &str| wanted.as_ref().is_none_or(|w| w.contains(name));
     let mut binder = Binder { pipeline, session, params, found: Vec::new() };
+    for udf in &pipeline.udfs {
+        binder.functions(udf);
+    }
     let mut sources = Vec::new();
     let mut ready: BTreeSet<&str> = BTreeSet::new();
     for source in pipeline.sources.iter().filter(|s| is_wanted(&s.name)) {
@@ -108,6 +111,7 @@ pub async fn bind(
 /// All that can be said of the pipeline; empty is good. Parameters that have no value yet may be NULLs of their types
 /// ([`crate::params::plan_params`]).
 pub async fn check(pipeline: &Pipeline, session: &Session, params: &BTreeMap<String, ScalarValue>) -> Vec<Diagnostic> {
+    session.plan_only();
     let mut found = match bind(pipeline, session, params, None, Depth::Physical).await {
         Ok(bound) => bound.warnings,
         Err(found) => found,
@@ -178,6 +182,15 @@ struct Binder<'a> {
 impl Binder<'_> {
     fn at(&self, span: std::ops::Range<usize>) -> Place {
         definition_place(self.pipeline, span)
+    }
+
+    /// Loads the functions of a module; nothing of it runs.
+    fn functions(&mut self, udf: &Udf) {
+        if let Err(error) = self.session.load_module(&udf.file, &udf.written, udf.declared.clone()) {
+            let diagnostic =
+                Diagnostic::error("bad-module", error.message).maybe_hint(error.hint).at(self.at(udf.span.clone()));
+            self.found.push(diagnostic);
+        }
     }
 
     async fn source(&mut self, source: &Source) -> Option<SourceRecord> {

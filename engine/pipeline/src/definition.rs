@@ -28,11 +28,13 @@ pub struct Pipeline {
     pub params: BTreeMap<String, Param>,
     /// Tables that come from outside.
     pub sources: Vec<Source>,
+    /// Modules of user functions.
+    pub udfs: Vec<Udf>,
     /// Steps, in an order in which they can run (ties: as written).
     pub steps: Vec<Step>,
     /// Time limit of a whole run.
     pub timeout: Option<Duration>,
-    /// Sections that are validated now and take effect with the service or the sandbox: a plain sentence each.
+    /// Sections that are validated now and take effect with the service: a plain sentence each.
     pub later: Vec<&'static str>,
     /// When the service will run it.
     pub schedule: Option<Schedule>,
@@ -100,6 +102,21 @@ pub struct Source {
     /// TPC-H: the run parameter that gives the scale factor in the place of `spec.options.scale`; resolved when a run is bound.
     pub scale_param: Option<String>,
     /// Place of `path` (or of the table header) in the definition.
+    pub span: Range<usize>,
+}
+
+/// A module of user functions.
+#[derive(Debug, Clone)]
+pub struct Udf {
+    /// Name in the definition.
+    pub name: String,
+    /// Its file as written.
+    pub written: String,
+    /// Its file, absolute.
+    pub file: PathBuf,
+    /// Limits, and the functions to take.
+    pub declared: sparklet_core::sandbox::Declared,
+    /// Place of `module` in the definition.
     pub span: Range<usize>,
 }
 

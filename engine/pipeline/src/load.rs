@@ -26,6 +26,7 @@ pub(crate) mod source;
 mod step;
 mod steps;
 mod substitute;
+mod udfs;
 mod walk;
 
 #[cfg(test)]
@@ -211,6 +212,7 @@ fn pipeline(walk: &Walk<'_>, document: &DeTable<'_>, shown_root: &Path) -> Optio
     let (settings, settings_timeout) = sections::settings(&top);
     let params = sections::params(&top);
     let sources = sources(&top);
+    let udfs = top.table("udfs").map(|table| udfs::udfs(&top, table)).unwrap_or_default();
     let (schedule, later) = later_sections(&top);
     let drafts = step_drafts(&top, shown_root);
     let mut later = later;
@@ -230,6 +232,7 @@ fn pipeline(walk: &Walk<'_>, document: &DeTable<'_>, shown_root: &Path) -> Optio
         settings,
         params: params.into_iter().map(|(name, (param, _))| (name, param)).collect(),
         sources: sources.read,
+        udfs,
         steps: steps.into_iter().filter_map(steps::Resolved::finish).collect(),
         timeout,
         later,
@@ -283,10 +286,6 @@ fn later_sections(top: &Section<'_, '_>) -> (Option<crate::definition::Schedule>
     let walk = top.walk();
     let (mut schedule, mut later) = (None, Vec::new());
     let mut note = |key, says| later.push(later::note(walk, top.key_span(key), says));
-    if let Some(table) = top.table("udfs") {
-        later::udfs(top, table);
-        note("udfs", later::UDFS);
-    }
     if let Some(table) = top.table("schedule") {
         let keys = ["cron", "timezone", "catch_up", "overlap"];
         schedule = later::schedule(&Section::new(walk, "`[schedule]`", table, top.key_span("schedule"), &keys));

@@ -93,6 +93,7 @@ pub(crate) async fn run_step(running: &mut Running<'_>, job: &Job<'_>) -> StepRe
         // Stopped in the middle of it.
         trace.execution_us = clock.wall_us().saturating_sub(trace.planning_us);
     }
+    let functions = trace.query.as_ref().map(|query| query.functions()).unwrap_or_default();
     let query = trace.query.take();
     let (plan, decisions, adaptations) = match &query {
         Some(query) => {
@@ -142,6 +143,7 @@ pub(crate) async fn run_step(running: &mut Running<'_>, job: &Job<'_>) -> StepRe
         decisions,
         choice,
         adaptations,
+        functions,
         error,
     }
 }

@@ -4,6 +4,7 @@
 //! changes in mid-run and plans; decisions; sources; earlier runs; what it ran on.
 
 mod adaptations;
+mod functions;
 mod overview;
 mod past;
 mod tree;
@@ -109,6 +110,7 @@ pub(crate) fn render(report: &Report<'_>, options: &TextOptions) -> String {
     overview::checks(&mut page, report.record);
     overview::notes(&mut page, report.record);
     overview::time(&mut page, report);
+    functions::functions(&mut page, report);
     adaptations::adaptations(&mut page, report);
     tree::plans(&mut page, report);
     overview::decisions(&mut page, report.record);

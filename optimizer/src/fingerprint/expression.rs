@@ -17,6 +17,7 @@ use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr, ScalarFunctionEx
 
 use super::canon::{Canon, Lowered};
 use super::term::{Key, Style, TermId};
+use super::versioned;
 
 /// Values of scalar subqueries by the expression that reads them.
 pub(crate) type Subqueries = HashMap<ScalarSubqueryExpr, Option<Key>>;
@@ -86,7 +87,7 @@ impl Expressions<'_> {
         }
         if let Some(function) = expr.downcast_ref::<ScalarFunctionExpr>() {
             let args = self.all(function.args())?;
-            return Ok(self.call(function.fun().name(), &args));
+            return Ok(self.call(versioned(function.fun().name(), function.fun().aliases()), &args));
         }
         if let Some(subquery) = expr.downcast_ref::<ScalarSubqueryExpr>() {
             let key = self.subqueries.get(subquery).copied().flatten().ok_or(Opaque::Unknown)?;

@@ -29,7 +29,7 @@ use super::operator::{JoinConditions, JoinKind, Sides};
 use super::physical::pushed_demand;
 use super::scan::MAX_VALUES;
 use super::term::TermId;
-use super::{Identity, LogicalFingerprints};
+use super::{Identity, LogicalFingerprints, versioned};
 use crate::source::SourceNames;
 
 /// See [`super::fingerprint_logical`].
@@ -394,7 +394,7 @@ impl Logical<'_> {
         }
         let Expr::AggregateFunction(AggregateFunction { func, params }) = expr else { return None };
         let call = AggregateCall {
-            name: func.name(),
+            name: versioned(func.name(), func.aliases()),
             args: params.args.iter().map(|arg| self.term(columns, arg, schema).ok()).collect(),
             distinct: params.distinct,
             ignore_nulls: params.null_treatment == Some(NullTreatment::IgnoreNulls),
@@ -423,8 +423,14 @@ impl Logical<'_> {
                     return None; // physical window expressions do not tell their filter
                 }
                 let distinct = params.distinct;
-                let call =
-                    AggregateCall { name: udf.name(), args, distinct, ignore_nulls, order: Vec::new(), filter: None };
+                let call = AggregateCall {
+                    name: versioned(udf.name(), udf.aliases()),
+                    args,
+                    distinct,
+                    ignore_nulls,
+                    order: Vec::new(),
+                    filter: None,
+                };
                 self.canon.aggregate_function(call)?
             }
             WindowFunctionDefinition::WindowUDF(udf) => {

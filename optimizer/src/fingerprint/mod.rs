@@ -102,3 +102,10 @@ pub fn explain_text(of: Fingerprint, texts: &BTreeMap<Fingerprint, String>) -> S
     }
     out
 }
+
+/// The name of a function in this version: one that users can replace has an alias `NAME@VERSION`, so that plans over two versions of it
+/// are two plans.
+pub(crate) fn versioned<'a>(name: &'a str, aliases: &'a [String]) -> &'a str {
+    let of = |alias: &&String| alias.strip_prefix(name).is_some_and(|rest| rest.starts_with('@'));
+    aliases.iter().find(of).map_or(name, String::as_str)
+}

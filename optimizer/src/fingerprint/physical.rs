@@ -34,7 +34,7 @@ use super::canon::{Canon, Lowered};
 use super::expression::{AggregateCall, Columns, Expressions, Opaque, Subqueries, project};
 use super::operator::{JoinConditions, JoinKind, Sides};
 use super::term::TermId;
-use super::{Identity, PhysicalFingerprints};
+use super::{Identity, PhysicalFingerprints, versioned};
 use crate::source::SourceNames;
 
 /// Operators of one input whose rows are the rows of that input, in any order.
@@ -300,7 +300,7 @@ impl Physical<'_> {
         for (function, filter) in exec.aggr_expr().iter().zip(exec.filter_expr()) {
             let args = function.expressions();
             let call = AggregateCall {
-                name: function.fun().name(),
+                name: versioned(function.fun().name(), function.fun().aliases()),
                 args: args.iter().map(|arg| expressions.term(arg)).collect(),
                 distinct: function.is_distinct(),
                 ignore_nulls: function.ignore_nulls(),
@@ -416,7 +416,7 @@ impl Physical<'_> {
             }
             let args = aggregate.expressions();
             let call = AggregateCall {
-                name: aggregate.fun().name(),
+                name: versioned(aggregate.fun().name(), aggregate.fun().aliases()),
                 args: args.iter().map(|arg| expressions.term(arg)).collect(),
                 distinct: aggregate.is_distinct(),
                 ignore_nulls: aggregate.ignore_nulls(),

@@ -14,3 +14,4 @@ pub mod run;
 pub mod runs;
 mod shared;
 pub mod sql;
+pub mod udf;

@@ -113,6 +113,11 @@ pub(super) async fn register_tables(
     params: &BTreeMap<String, String>,
     console: &mut Console,
 ) -> Result {
+    for udf in &pipeline.udfs {
+        if let Err(error) = session.load_module(&udf.file, &udf.written, udf.declared.clone()) {
+            console.warn(&error.message);
+        }
+    }
     // Parameters of the SQL stand beside those of the pipeline.
     let declared = params.iter().filter(|(name, _)| pipeline.params.contains_key(*name));
     let values = plan_params(pipeline, &declared.map(|(n, v)| (n.clone(), v.clone())).collect())?;

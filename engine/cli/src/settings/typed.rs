@@ -146,6 +146,12 @@ impl Settings {
         if chosen || works() { self.spill_dir.clone() } else { std::env::temp_dir() }
     }
 
+    /// How user functions are handled.
+    fn functions(&self) -> sparklet_core::FunctionSettings {
+        let compiler = sparklet_core::sandbox::Compiler::default().with_cache(self.state.join("functions"));
+        sparklet_core::FunctionSettings { compiler, ..Default::default() }
+    }
+
     /// Configuration of a session.
     pub fn session(&self) -> SessionConfig {
         SessionConfig {
@@ -167,6 +173,7 @@ impl Settings {
             past: (self.learning != Learning::Off)
                 .then(|| Arc::new(StateFolder::new(crate::past::history(self), self.environment.as_str())) as _),
             adaptive: self.adaptive.clone(),
+            functions: self.functions(),
             ..SessionConfig::default()
         }
     }

@@ -1,9 +1,8 @@
-//! Sections that are read and validated now and take effect with the service or the sandbox.
+//! Sections that are read and validated now and take effect with the service.
 
 use croner::parser::{CronParser, Seconds, Year};
-use toml::de::DeValue;
 
-use super::walk::{Section, Text, Walk, describe, entries};
+use super::walk::{Section, Text, Walk};
 use crate::definition::Schedule;
 use crate::{suggest, units};
 
@@ -13,8 +12,6 @@ pub(crate) const SCHEDULE: &str = "`[schedule]` takes effect with the service: t
 pub(crate) const RETRY: &str = "`[retry]` takes effect with the service: a failed step is not tried again";
 /// What is said of `[notify]`.
 pub(crate) const NOTIFY: &str = "`[notify]` takes effect with the service: nobody is told";
-/// What is said of `[udfs]`.
-pub(crate) const UDFS: &str = "`[udfs]` take effect with the sandbox: their functions cannot be called yet";
 /// What is said of `incremental`.
 pub(crate) const INCREMENTAL: &str = "`incremental` takes effect with the service: steps read all rows, and `replace_interval` replaces the partitions that the result has";
 
@@ -114,63 +111,6 @@ pub(crate) fn notify(section: &Section<'_, '_>) {
             section.bad("bad-value", "webhook", "`webhook` is not an `http://` or `https://` URL", "give the whole URL")
         }
     }
-}
-
-/// Reads `[udfs.NAME]`.
-pub(crate) fn udfs(section: &Section<'_, '_>, table: &toml::de::DeTable<'_>) {
-    let walk = section.walk();
-    for (name, value) in entries(table) {
-        walk.check_name("a module", name.get_ref(), name.span());
-        let DeValue::Table(table) = value.get_ref() else {
-            let message = format!("`[udfs.{}]` must be a table, but is {}", name.get_ref(), describe(value.get_ref()));
-            walk.error("wrong-type", value.span(), message, "write `module = \"name.wasm\"` in it");
-            continue;
-        };
-        let udf = Section::new(
-            walk,
-            format!("`[udfs.{}]`", name.get_ref()),
-            table,
-            name.span(),
-            &["module", "memory", "timeout", "fuel", "deterministic", "functions", "description"],
-        );
-        if let Some(memory) = udf.string("memory")
-            && let Err(why) = units::parse_size(&memory.value)
-        {
-            udf.bad(
-                "bad-size",
-                "memory",
-                format!("`memory` in {}, `{}`, {why}", udf.title(), memory.value.escape_debug()),
-                "give a size like `64MiB`",
-            );
-        }
-        udf.duration("timeout");
-        udf.integer("fuel", 1..=i64::MAX);
-        udf.boolean("deterministic");
-        udf.strings("functions");
-        let Some(module) = udf.required("module", "name the file: `module = \"pricing.wasm\"`") else { continue };
-        let path = walk.root.join(&module.value);
-        if !path.is_file() {
-            udf.bad(
-                "missing-file",
-                "module",
-                format!("there is no module `{}`", module.value),
-                "build it, or correct the path",
-            );
-        } else if !starts_like_wasm(&path) {
-            udf.bad(
-                "bad-module",
-                "module",
-                format!("`{}` is not a WebAssembly module", module.value),
-                "it should begin with the bytes `\\0asm`",
-            );
-        }
-    }
-}
-
-fn starts_like_wasm(path: &std::path::Path) -> bool {
-    use std::io::Read;
-    let mut magic = [0u8; 4];
-    std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut magic)).is_ok() && magic == *b"\0asm"
 }
 
 /// Reads `incremental` of a step; true if it is there.

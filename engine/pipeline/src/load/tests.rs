@@ -277,7 +277,6 @@ modul = "x"
     pipeline.toml:11:2: note[later]: `[notify]` takes effect with the service: nobody is told
     pipeline.toml:12:7: error[bad-value]: `on` in `[notify]` cannot be `failed` / did you mean `failure`? one of `success`, `failure`, `check_failed`, `timeout`, `late`, `recovered`, `plan_regressed`
     pipeline.toml:13:11: error[bad-value]: `webhook` is not an `http://` or `https://` URL / give the whole URL
-    pipeline.toml:14:2: note[later]: `[udfs]` take effect with the sandbox: their functions cannot be called yet
     pipeline.toml:15:10: error[missing-file]: there is no module `pricing.wasm` / build it, or correct the path
     pipeline.toml:16:10: error[bad-size]: `memory` in `[udfs.pricing]`, `lots`, is not a size / give a size like `64MiB`
     pipeline.toml:18:1: error[unknown-key]: unknown key `modul` in `[udfs.other]` / did you mean `module`?

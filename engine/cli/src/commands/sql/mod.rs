@@ -103,6 +103,12 @@ pub(super) fn with_places(mut config: SessionConfig) -> SessionConfig {
     config
 }
 
+/// Registers the files that `sql` reads as tables.
+pub(super) async fn register_files(session: &Session, sql: &str, cwd: &Path) -> Result {
+    files::register(session, sql, cwd).await?;
+    Ok(())
+}
+
 /// Plans one query over files, for `explain`.
 pub(super) async fn plan(
     session: &Session,

@@ -140,6 +140,7 @@ impl Work<'_> {
             if self.place.session.learning() != Learning::Off {
                 step.choice = Some(Box::new(query.choice()));
             }
+            step.functions = query.functions();
             step.rows = self.done.rows.unwrap_or_default();
             if let LogicalPlan::Copy(copy) = &logical {
                 step.output = Some(OutputRecord {

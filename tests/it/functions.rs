@@ -1,0 +1,107 @@
+//! User functions as a user meets them: from nothing to a pipeline, on the command line alone.
+
+use std::fs;
+
+use crate::support::Place;
+
+const TARIFF: &str = r#"(module
+  (func (export "tariff") (param i64) (result i64)
+    (if (result i64) (i64.gt_s (local.get 0) (i64.const 500))
+      (then (i64.const 2)) (else (i64.const 1)))))"#;
+
+fn pipeline(place: &Place) {
+    place.write("p/tariff.wat", TARIFF);
+    place.write(
+        "p/pipeline.toml",
+        "name = \"p\"\n\n[udfs.tariff]\nmodule = \"tariff.wat\"\nmemory = \"1MiB\"\n\n[[step]]\nname = \"sums\"\n\
+         query = \"SELECT tariff(value) AS t, count(*) AS n FROM range(0, 1000) GROUP BY 1 ORDER BY 1\"\n\
+         output = { path = \"out/sums.csv\" }\n",
+    );
+}
+
+#[test]
+fn from_a_template_to_a_query() {
+    let place = Place::new();
+    place.ok(&["udf", "new", "m", "--lang", "wat"]);
+    let checked = place.ok(&["udf", "check", "m/margin.wat", "--format", "csv"]);
+    assert!(checked.out.contains("margin,scalar,\"(Float64, Float64) -> Float64\""), "{}", checked.out);
+    let tested = place.ok(&["udf", "test", "m/margin.wat", "margin", "m/cases.csv"]);
+    assert!(tested.err.contains("right in 3 cases"), "{}", tested.err);
+    place.write("m/wrong.csv", "price,cost,expected\n1,2,3\n");
+    let wrong = place.run(&["udf", "test", "m/margin.wat", "margin", "m/wrong.csv"]);
+    assert_eq!(wrong.code, 1, "{}", wrong.err);
+    assert!(wrong.err.contains("expected 3.0, found -1.0"), "{}", wrong.err);
+    let sql = "CREATE FUNCTION margin(DOUBLE, DOUBLE) RETURNS DOUBLE LANGUAGE wasm AS 'm/margin.wat'; \
+               SELECT margin(10.5, 4) AS m; DROP FUNCTION margin";
+    assert_eq!(place.ok(&["sql", "-c", sql, "--format", "csv"]).out, "m\n6.5\n");
+    let shown = "CREATE FUNCTION margin() LANGUAGE wasm AS 'm/margin.wat'; SHOW FUNCTIONS LIKE 'margin'";
+    place.ok(&["sql", "-c", shown]);
+    let gone = "CREATE FUNCTION nope() LANGUAGE wasm AS 'm/margin.wat'";
+    let gone = place.run(&["sql", "-c", gone]);
+    assert!(gone.err.contains("it has no function `nope`: there are `margin`"), "{}", gone.err);
+}
+
+#[test]
+fn a_pipeline_calls_them_and_its_report_tells() {
+    let place = Place::new();
+    pipeline(&place);
+    place.ok(&["check", "p"]);
+    place.ok(&["run", "p"]);
+    assert_eq!(fs::read_to_string(place.path("p/out/sums.csv")).unwrap(), "t,n\n1,501\n2,499\n");
+    let text = place.ok(&["report", "last", "--state", "p/.sparklet"]).out;
+    assert!(text.contains("User functions") && text.contains("tariff.wat"), "{text}");
+    let json = place.ok(&["report", "last", "--state", "p/.sparklet", "--format", "json"]).out;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let used = &json["run"]["steps"][0]["functions"][0];
+    assert_eq!((&used["name"], &used["rows"], &used["failures"]), (&"tariff".into(), &1000.into(), &0.into()));
+    // Compiled by a process of its own, and kept.
+    let kept = || fs::read_dir(place.path("p/.sparklet/functions")).unwrap().count();
+    assert_eq!(kept(), 2);
+    place.ok(&["run", "p"]);
+    assert_eq!(kept(), 2);
+}
+
+#[test]
+fn another_module_under_the_same_name_is_another_function() {
+    let place = Place::new();
+    pipeline(&place);
+    // Only what reads a source has a fingerprint.
+    place.write("p/numbers.csv", "value\n1\n700\n");
+    let text = fs::read_to_string(place.path("p/pipeline.toml")).unwrap().replace("range(0, 1000)", "numbers");
+    place.write("p/pipeline.toml", text.replace("[udfs", "[sources]\nnumbers = { path = \"numbers.csv\" }\n\n[udfs"));
+    let fingerprints = || {
+        place.ok(&["run", "p"]);
+        let json = place.ok(&["report", "last", "--state", "p/.sparklet", "--format", "json"]).out;
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        json["run"]["steps"][0]["plan"]["nodes"].as_array().unwrap().iter().map(|n| n["fingerprint"].clone()).collect()
+    };
+    let first: Vec<serde_json::Value> = fingerprints();
+    place.write("p/tariff.wat", TARIFF.replace("500", "600"));
+    let second: Vec<serde_json::Value> = fingerprints();
+    assert_eq!(first.len(), second.len());
+    assert_ne!(first, second);
+}
+
+#[test]
+fn a_hostile_one_ends_the_step_and_nothing_else() {
+    let place = Place::new();
+    pipeline(&place);
+    place.ok(&["run", "p"]);
+    place.write(
+        "p/tariff.wat",
+        "(module (func (export \"tariff\") (param i64) (result i64) (loop (br 0)) (i64.const 1)))",
+    );
+    let text = fs::read_to_string(place.path("p/pipeline.toml")).unwrap();
+    place.write("p/pipeline.toml", text.replace("memory = \"1MiB\"", "timeout = \"1s\""));
+    let ended = place.run(&["run", "p"]);
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    assert!(
+        ended.err.contains("function `tariff` of `tariff.wat`: ran longer than its time limit of 1s"),
+        "{}",
+        ended.err
+    );
+    assert_eq!(fs::read_to_string(place.path("p/out/sums.csv")).unwrap(), "t,n\n1,501\n2,499\n");
+    place.write("p/tariff.wat", "(module (import \"env\" \"open\" (func)))");
+    let refused = place.run(&["check", "p"]);
+    assert!(refused.err.contains("it imports `env.open`"), "{}", refused.err);
+}
