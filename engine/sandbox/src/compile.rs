@@ -87,6 +87,21 @@ impl Compiler {
         module.map_err(|e| Cause::Compile(cut(&format!("{e:#}"))))
     }
 
+    /// The compiled component.
+    pub(crate) fn component(
+        &self,
+        engine: &wasmtime::Engine,
+        bytes: &[u8],
+        hash: &[u8; 32],
+        fuel: bool,
+    ) -> Result<wasmtime::component::Component, Cause> {
+        let artifact = self.artifact(engine, Kind::Component, bytes, hash, fuel)?;
+        #[expect(unsafe_code, reason = "as for modules")]
+        // SAFETY: as for modules.
+        let component = unsafe { wasmtime::component::Component::deserialize(engine, &artifact) };
+        component.map_err(|e| Cause::Compile(cut(&format!("{e:#}"))))
+    }
+
     /// Machine code for `bytes`, whose SHA-256 is `hash`, from the cache if it is there.
     pub(crate) fn artifact(
         &self,

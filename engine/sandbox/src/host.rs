@@ -84,7 +84,8 @@ pub(crate) fn config(fuel: bool) -> Config {
         .memory_init_cow(true)
         .parallel_compilation(false)
         .wasm_memory64(false)
-        .wasm_multi_memory(false)
+        // For what wasmtime puts between the modules of a component; guests with several memories are refused by `inspect`.
+        .wasm_multi_memory(true)
         .wasm_relaxed_simd(true)
         .relaxed_simd_deterministic(true);
     config

@@ -28,8 +28,8 @@ const SECTION: &str = "sparklet.udf";
 pub(crate) enum Inspected {
     /// A core module.
     Core(Core),
-    /// A component.
-    Component,
+    /// A component, with the contents of its sections `sparklet.udf`.
+    Component(Vec<Vec<u8>>),
 }
 
 /// What a core module has.
@@ -105,7 +105,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspected, Cause> {
         match payload.map_err(invalid)? {
             Payload::Version { encoding: Encoding::Component, .. } => {
                 Validator::new_with_features(features()).validate_all(bytes).map_err(invalid)?;
-                return Ok(Inspected::Component);
+                return component(bytes).map(Inspected::Component);
             }
             Payload::CodeSectionStart { count, .. } if count > MAX_BODIES => {
                 return Err(Cause::TooLarge(format!("{count} functions, {MAX_BODIES} are allowed")));
@@ -167,6 +167,22 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspected, Cause> {
         }
     }
     Ok(Inspected::Core(core))
+}
+
+/// The sections `sparklet.udf` of a component itself; those of modules and components within it are not its own.
+fn component(bytes: &[u8]) -> Result<Vec<Vec<u8>>, Cause> {
+    let (mut descriptions, mut depth) = (Vec::new(), 0);
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(|e| Cause::Invalid(cut(e.message())))? {
+            Payload::Version { .. } => depth += 1,
+            Payload::End(_) => depth -= 1,
+            Payload::CustomSection(section) if depth == 1 && section.name() == SECTION => {
+                descriptions.push(section.data().to_vec());
+            }
+            _ => {}
+        }
+    }
+    Ok(descriptions)
 }
 
 fn too_large(bytes: usize, limit: usize) -> Cause {

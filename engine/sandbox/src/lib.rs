@@ -9,6 +9,7 @@ mod cache;
 mod coerce;
 mod columnar;
 pub mod compile;
+mod component;
 mod decode;
 pub mod describe;
 mod encode;
@@ -36,5 +37,7 @@ pub use module::{Declared, Mode, Module, Wanted};
 pub use register::Registered;
 pub use scope::{FunctionUse, Scope};
 
+#[cfg(test)]
+mod conformance;
 #[cfg(test)]
 mod tests;

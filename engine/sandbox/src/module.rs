@@ -10,6 +10,7 @@ use wasmtime::{Engine, InstancePre};
 
 use crate::columnar::Columnar;
 use crate::compile::Compiler;
+use crate::component::{self, Component};
 use crate::describe::{self, FunctionSpec, Shape};
 use crate::error::{Cause, Error, Result};
 use crate::guest::Guest;
@@ -135,6 +136,7 @@ impl Drop for Module {
 enum Ready {
     Plain(InstancePre<State>, Arc<Loops>),
     Columnar(InstancePre<State>),
+    Component(wasmtime::component::InstancePre<State>),
 }
 
 impl Module {
@@ -168,12 +170,14 @@ impl Module {
         let bytes = binary(bytes)?;
         let host = Host::shared()?;
         let hash = Sha256::digest(&bytes).into();
-        let Inspected::Core(core) = inspect::inspect(&bytes)? else {
-            return Err(Cause::Unsupported("components cannot be called yet: build a core module".to_owned()));
+        let (core, mode) = match inspect::inspect(&bytes)? {
+            Inspected::Core(core) => {
+                imports::check(&core)?;
+                let described = !core.descriptions.is_empty() || core.function("sparklet_describe").is_some();
+                (core, if described { Mode::Columnar } else { Mode::Plain })
+            }
+            Inspected::Component(descriptions) => (Core { descriptions, ..Core::default() }, Mode::Component),
         };
-        imports::check(&core)?;
-        let described = !core.descriptions.is_empty() || core.function("sparklet_describe").is_some();
-        let mode = if described { Mode::Columnar } else { Mode::Plain };
         let mut module = Self {
             name: name.into(),
             bytes: bytes.into(),
@@ -198,14 +202,23 @@ impl Module {
         let texts = match self.core.descriptions.is_empty() {
             false => self.core.descriptions.clone(),
             true => {
-                let Ready::Columnar(pre) = self.ready()? else { return Ok(Vec::new()) };
                 // Nobody's query: bounded by the limit of the module itself.
                 let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
-                vec![Columnar::describe(pre, &self.name, &self.declared.limits, &pool)?]
+                let limits = &self.declared.limits;
+                match self.ready()? {
+                    Ready::Plain(..) => return Ok(Vec::new()),
+                    Ready::Columnar(pre) => vec![Columnar::describe(pre, &self.name, limits, &pool)?],
+                    Ready::Component(pre) => vec![Component::describe(pre, &self.name, limits, &pool)?],
+                }
             }
         };
-        let functions = describe::read(texts.iter().map(Vec::as_slice)).map_err(Cause::Description)?;
-        self.check_exports(&functions)?;
+        let mut functions = describe::read(texts.iter().map(Vec::as_slice)).map_err(Cause::Description)?;
+        if self.mode == Mode::Component {
+            // Components know their functions by number.
+            functions.iter_mut().enumerate().for_each(|(i, function)| function.export = i.to_string());
+        } else {
+            self.check_exports(&functions)?;
+        }
         Ok(functions)
     }
 
@@ -346,6 +359,10 @@ impl Module {
     fn make_ready(&self) -> Result<Ready, Cause> {
         let fuel = self.declared.limits.fuel.is_some();
         let engine = self.host.engine(fuel);
+        if self.mode == Mode::Component {
+            let compiled = self.compiler.component(engine, &self.bytes, &self.hash, fuel)?;
+            return component::link(&compiled).map(Ready::Component);
+        }
         let compiled = self.compiler.module(engine, &self.bytes, &self.hash, fuel)?;
         let linker = imports::linker(&compiled)?;
         let pre = linker.instantiate_pre(&compiled).map_err(|e| Cause::Invalid(inspect::cut(&format!("{e:#}"))))?;
@@ -364,6 +381,7 @@ impl Module {
         Ok(match self.ready()? {
             Ready::Plain(pre, loops) => Box::new(Plain::new(pre, loops, &self.name, limits, pool)?),
             Ready::Columnar(pre) => Box::new(Columnar::new(pre, &self.name, limits, pool)?),
+            Ready::Component(pre) => Box::new(Component::new(pre, &self.name, limits, pool)?),
         })
     }
 }
