@@ -40,7 +40,7 @@ fn template(language: Language) -> (&'static str, &'static str, &'static str) {
         Language::C => (
             "margin.c",
             "double margin(double price, double cost) {\n    return price - cost;\n}\n",
-            "clang --target=wasm32 -O3 -nostdlib -Wl,--no-entry -Wl,--export-dynamic -o margin.wasm margin.c",
+            "clang --target=wasm32 -O3 -nostdlib -fvisibility=default -Wl,--no-entry -Wl,--export-dynamic -o margin.wasm margin.c",
         ),
         Language::Rust => (
             "margin.rs",
