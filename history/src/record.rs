@@ -514,6 +514,9 @@ pub struct Adaptation {
     pub hot_keys: Vec<HotKey>,
     /// CPU time of keeping and measuring the inputs in exchanges.
     pub cost_us: u64,
+    /// Part of it that went into what is known of keys: heavy and distinct ones, NULLs.
+    #[serde(default)]
+    pub facts_us: u64,
     /// Thread CPU time by task as measured, in the order in which they ended; empty where no tasks of its own were run.
     pub task_cpu_us: Vec<u64>,
 }
@@ -548,6 +551,37 @@ pub enum AdaptationKind {
         /// Places that read it.
         readers: u32,
     },
+    /// Hot groups of an aggregate were computed in two phases, divided by their distinct values first.
+    SplitGroups {
+        /// Group keys.
+        by: Vec<String>,
+        /// Distinct arguments.
+        distinct: Vec<String>,
+        /// Buckets with hot groups.
+        hot_buckets: u32,
+        /// Slices that their rows were cut into.
+        slices: u32,
+    },
+    /// Hot partitions of a window were cut.
+    SplitWindow {
+        /// Partition keys.
+        by: Vec<String>,
+        /// Window functions.
+        functions: Vec<String>,
+        /// How the slices make one result.
+        how: WindowSplit,
+        /// Buckets with hot partitions.
+        hot_buckets: u32,
+        /// Slices that their rows were cut into.
+        slices: u32,
+    },
+    /// An operator that has hot groups or partitions was left as it is.
+    LeftWhole {
+        /// The operator.
+        what: String,
+        /// What stands against cutting them.
+        why: Whole,
+    },
     /// A query that ran out of memory began again, the inputs of its joins as stages.
     RunInStages,
     /// A join was not run, nor what was left to run beneath it.
@@ -555,6 +589,53 @@ pub enum AdaptationKind {
         /// Key columns.
         on: Vec<String>,
     },
+}
+
+/// Why the hot groups of an aggregate, or the hot partitions of a window, stay whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum Whole {
+    /// All rows are one group.
+    NoKey,
+    /// A key is no plain column, or of a type that is not compared here.
+    Key {
+        /// The key.
+        key: String,
+    },
+    /// It has an expression that is no plain function of its rows.
+    Expression,
+    /// The state of a function grows with the rows of a group, and is no sum over parts of them.
+    NotDecomposable {
+        /// Its name.
+        function: String,
+    },
+    /// The frame of a function is neither the whole partition nor all rows up to the current one.
+    Frame {
+        /// Its name.
+        function: String,
+    },
+    /// A function tells rows of equal rank apart, and these may differ.
+    Ties {
+        /// Its name.
+        function: String,
+    },
+    /// Functions over the whole partition stand beside running ones.
+    Mixed,
+    /// A function has no ORDER BY by which slices could follow one another.
+    NoOrder {
+        /// Its name.
+        function: String,
+    },
+}
+
+/// How the slices of a partition of a window make one result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowSplit {
+    /// Slices lie in the window's order; each adds what those before it have given.
+    Prefix,
+    /// The functions were computed once for the partition and joined to its rows.
+    AggregateJoin,
 }
 
 /// Why a plan was changed in mid-run.
@@ -567,6 +648,13 @@ pub enum AdaptationReason {
         largest_rows: u64,
         /// Rows of both sides in the median bucket.
         median_rows: u64,
+    },
+    /// A hash table would be larger than it may be.
+    BuildSideLarge {
+        /// Bytes of the largest.
+        bytes: u64,
+        /// Bytes that it may have.
+        limit: u64,
     },
     /// The build side turned out small.
     BuildSideSmall {

@@ -15,11 +15,11 @@ use datafusion::physical_plan::EmptyRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{Stream, TryStreamExt};
-use sparklet_history::{Adaptation, ChoiceRecord, Decision, FunctionRecord, PlanRecord};
+use sparklet_history::{Adaptation, ChoiceRecord, Decision, FunctionRecord, PlanRecord, Whole};
 use sparklet_optimizer::decision_of;
 use sparklet_sandbox::Scope;
 
-use crate::adaptive::{self, AdaptiveMode, Driver, Running};
+use crate::adaptive::{self, AdaptiveMode, Driver, Running, Uncut};
 use crate::error::{Error, ErrorKind, Result};
 use crate::functions;
 use crate::observe::{self, Observed};
@@ -96,6 +96,12 @@ impl DataFrame {
             true => None,
             false => adaptive::driver(&self.session, &state, &logical, &physical, &running),
         };
+        let adaptive = self.session.adaptive();
+        let uncut = match adaptive.mode {
+            AdaptiveMode::Off => Vec::new(),
+            _ => adaptive::uncut(&logical),
+        };
+        running.looks_at(uncut.clone(), adaptive.min_rows);
         let planning_time = start.elapsed();
         let total_bytes = observe::scanned_bytes(&physical);
         Ok(PreparedQuery {
@@ -112,6 +118,7 @@ impl DataFrame {
             ended: Arc::new(AtomicBool::new(false)),
             keeps_plan: self.keeps_plan,
             scope,
+            uncut,
             logical,
             schema: physical.schema(),
             physical: Arc::new(Mutex::new(physical)),
@@ -149,6 +156,7 @@ pub struct PreparedQuery {
     keeps_plan: bool,
     /// What the user functions in it share; none where there are none.
     scope: Option<Arc<Scope>>,
+    uncut: Vec<Uncut>,
 }
 
 impl PreparedQuery {
@@ -286,6 +294,11 @@ impl PreparedQuery {
     /// Joins whose inputs run as stages before the rest is planned.
     pub fn boundaries(&self) -> Vec<String> {
         self.driver.as_ref().map(|driver| driver.describe()).unwrap_or_default()
+    }
+
+    /// Aggregates and windows whose groups or partitions stay whole even if they are hot, and why.
+    pub fn uncut(&self) -> Vec<(String, Whole)> {
+        self.uncut.iter().map(|uncut| (uncut.what.clone(), uncut.why.clone())).collect()
     }
 
     /// The plan with what was observed so far; final once the stream has ended (or was dropped).

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use serde::Serialize;
-use sparklet_history::{Adaptation, AdaptationKind, AdaptationReason, RunRecord};
+use sparklet_history::{Adaptation, AdaptationKind, AdaptationReason, RunRecord, Whole, WindowSplit};
 
 use crate::human::{bytes, clip, count, factor, plural, safe};
 use crate::thresholds::ADAPTATION_GAIN;
@@ -143,6 +143,10 @@ pub(crate) fn switch(adaptation: &Adaptation) -> &'static str {
         (AdaptationKind::Broadcast { .. }, _) => "adaptive_broadcast = \"off\"",
         (AdaptationKind::SkipEmpty { .. }, _) => "adaptive_skip_empty = \"off\"",
         (AdaptationKind::ShareSubplan { .. }, _) => "adaptive_share = \"off\"",
+        (AdaptationKind::SplitGroups { .. }, _) => "adaptive_split_groups = \"off\"",
+        (AdaptationKind::SplitWindow { .. } | AdaptationKind::LeftWhole { .. }, _) => {
+            "adaptive_split_windows = \"off\""
+        }
         (AdaptationKind::RunInStages, _) => "adaptive_memory = \"off\"",
     }
 }
@@ -185,8 +189,57 @@ fn what(kind: &AdaptationKind) -> String {
             plural(u64::from(*readers), "time", "times"),
             safe(&short(what))
         ),
+        AdaptationKind::SplitGroups { by, distinct, hot_buckets, slices } => format!(
+            "{} of the aggregate by {} {} cut into {} and computed in two phases, divided by {} first",
+            plural(u64::from(*hot_buckets), "hot bucket", "hot buckets"),
+            safe(&by.join(", ")),
+            was(*hot_buckets),
+            plural(u64::from(*slices), "slice", "slices"),
+            safe(&short(&distinct.join("; ")))
+        ),
+        AdaptationKind::SplitWindow { by, functions, how, hot_buckets, slices } => format!(
+            "{} of the window by {} {} cut into {}: {} {}",
+            plural(u64::from(*hot_buckets), "hot bucket", "hot buckets"),
+            safe(&by.join(", ")),
+            was(*hot_buckets),
+            plural(u64::from(*slices), "slice", "slices"),
+            safe(&short(&functions.join(", "))),
+            match how {
+                WindowSplit::Prefix => "of a slice goes on from what the slices before it gave",
+                WindowSplit::AggregateJoin => "was computed once for each partition and joined to its rows",
+            }
+        ),
+        AdaptationKind::LeftWhole { what, why } => {
+            format!("the hot partition of the {} was left whole: {}", safe(&short(what)), why_whole(why))
+        }
         AdaptationKind::RunInStages => "the query began again, the inputs of its joins as stages".to_owned(),
     }
+}
+
+/// Why hot groups or partitions stay whole.
+pub fn why_whole(why: &Whole) -> String {
+    match why {
+        Whole::NoKey => "all rows are one group".to_owned(),
+        Whole::Key { key } => format!("its key `{}` is no plain column of a simple type", safe(key)),
+        Whole::Expression => "it has an expression that is no plain function of its rows".to_owned(),
+        Whole::NotDecomposable { function } => {
+            format!("`{}` cannot be put together from parts of a group that are smaller than its rows", safe(function))
+        }
+        Whole::Frame { function } => {
+            format!("`{}` is over neither the whole partition nor all rows up to the current one", safe(function))
+        }
+        Whole::Ties { function } => {
+            format!("`{}` tells rows of equal rank apart, and those may differ in other columns", safe(function))
+        }
+        Whole::Mixed => "functions over the whole partition stand beside running ones".to_owned(),
+        Whole::NoOrder { function } => {
+            format!("`{}` has no single ORDER BY by which slices could follow one another", safe(function))
+        }
+    }
+}
+
+fn was(many: u32) -> &'static str {
+    if many == 1 { "was" } else { "were" }
 }
 
 /// Why a join was divided. A record names the sizes of buckets; that is the whole reason only where one of them was cut.
@@ -203,6 +256,9 @@ enum Division {
 impl Division {
     fn of(adaptation: &Adaptation) -> Option<Self> {
         let AdaptationKind::DivideJoin { split_buckets, swapped_units, .. } = &adaptation.kind else { return None };
+        if matches!(adaptation.because, AdaptationReason::BuildSideLarge { .. }) {
+            return Some(Self::Memory);
+        }
         let pays = predicted_gain(adaptation).is_none_or(|gain| gain >= DIVISION_PAYS);
         Some(match (pays, *split_buckets, *swapped_units) {
             (false, ..) => Self::Memory,
@@ -225,11 +281,20 @@ fn because(adaptation: &Adaptation) -> String {
             } else {
                 format!(" ({})", factor(*largest_rows as f64 / *median_rows as f64, true))
             };
+            if matches!(adaptation.kind, AdaptationKind::LeftWhole { .. }) {
+                let (largest, median) = (plural(*largest_rows, "row", "rows"), count(*median_rows));
+                return format!("the largest task had {largest}, the median one {median}");
+            }
+            let sides =
+                if matches!(adaptation.kind, AdaptationKind::DivideJoin { .. }) { " of both sides" } else { "" };
             format!(
-                "{first}the largest bucket has {} of both sides, the median one {}{times}",
+                "{first}the largest bucket has {}{sides}, the median one {}{times}",
                 plural(*largest_rows, "row", "rows"),
                 count(*median_rows)
             )
+        }
+        AdaptationReason::BuildSideLarge { bytes: size, limit } => {
+            format!("the largest hash table would take {} of memory, a slot may have {}", bytes(*size), bytes(*limit))
         }
         AdaptationReason::BuildSideSmall { rows, bytes: size, expected_rows } => {
             let found = match (rows, size) {
@@ -337,10 +402,31 @@ mod tests {
                 readers: 2,
             },
             AdaptationKind::RunInStages,
+            AdaptationKind::SplitGroups {
+                by: vec!["a.k".to_owned(), "a.t".to_owned()],
+                distinct: vec!["a.v".to_owned(), "a.w".to_owned()],
+                hot_buckets: 1,
+                slices: 8,
+            },
+            AdaptationKind::SplitWindow {
+                by: vec!["a.k".to_owned()],
+                functions: vec!["row_number".to_owned(), "sum".to_owned()],
+                how: WindowSplit::Prefix,
+                hot_buckets: 2,
+                slices: 14,
+            },
+            AdaptationKind::SplitWindow {
+                by: vec!["a.k".to_owned()],
+                functions: vec!["sum".to_owned()],
+                how: WindowSplit::AggregateJoin,
+                hot_buckets: 1,
+                slices: 14,
+            },
         ];
         let reasons = [
             AdaptationReason::HotBuckets { largest_rows: 420_000, median_rows: 10_000 },
             AdaptationReason::HotBuckets { largest_rows: 420_000, median_rows: 0 },
+            AdaptationReason::BuildSideLarge { bytes: 40 << 20, limit: 5 << 20 },
             AdaptationReason::BuildSideSmall { rows: 1, bytes: 2048, expected_rows: Some(5_000) },
             AdaptationReason::BuildSideSmall { rows: 0, bytes: 0, expected_rows: None },
             AdaptationReason::MemoryExhausted { message: "\nout of memory\nby much".to_owned() },

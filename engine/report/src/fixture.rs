@@ -203,6 +203,7 @@ pub(crate) fn divided() -> Adaptation {
             HotKey { exchange: 1, key: None, share: 0.012 },
         ],
         cost_us: 38_000,
+        facts_us: 500,
         task_cpu_us: after.iter().map(|rows| rows * 15 / 10).collect(),
         after,
     }
@@ -257,6 +258,7 @@ pub(crate) fn adapted() -> RunRecord {
         predicted_after: 0,
         hot_keys: Vec::new(),
         cost_us: 0,
+        facts_us: 0,
         task_cpu_us: Vec::new(),
     };
     let broadcast = Adaptation {
@@ -264,6 +266,7 @@ pub(crate) fn adapted() -> RunRecord {
         kind: AdaptationKind::Broadcast { on: vec!["a.origin = b.faa".to_owned()] },
         because: AdaptationReason::BuildSideSmall { rows: 224, bytes: 9_100, expected_rows: Some(20_000_000) },
         cost_us: 1_200,
+        facts_us: 10,
         ..plain.clone()
     };
     run.steps[1].adaptations = vec![plain, broadcast];

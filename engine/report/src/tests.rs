@@ -528,6 +528,7 @@ fn any_adaptation() -> impl Strategy<Value = Adaptation> {
             predicted_after: n[2],
             hot_keys: vec![HotKey { exchange: stage, key: Some(vec!["\u{202e}".to_owned()]), share }],
             cost_us: n[3],
+            facts_us: n[3] / 50,
             task_cpu_us,
         },
     )

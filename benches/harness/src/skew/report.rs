@@ -15,6 +15,8 @@ use crate::stats::{Estimate, makespan, median, paired_ratio};
 pub(crate) const MAKESPAN_BAR: f64 = 1.25;
 /// Most CPU time, in parts of plain DataFusion's.
 pub(crate) const CPU_BAR: f64 = 1.10;
+/// Most of the CPU time of exchanges that sketches and counts may take.
+pub(crate) const FACTS_BAR: f64 = 0.02;
 /// Longest wall time, in parts of that over even facts.
 pub(crate) const EVEN_BAR: f64 = 1.15;
 
@@ -176,14 +178,14 @@ impl Verdict {
         Self { what: what.to_owned(), bar, value: Some(estimate.value).filter(|v| v.is_finite()), outcome }
     }
 
-    /// The worst of the runs counts.
-    fn of_balance(slots: usize, balances: &[Balance]) -> Self {
-        let value = balances.iter().map(|b| b.ratio).max_by(f64::total_cmp);
-        let outcome = match value {
-            None => Outcome::NotAdapted,
-            Some(value) if value <= MAKESPAN_BAR => Outcome::Met,
-            Some(_) => Outcome::Missed,
+    /// The worst of the runs counts; where nothing was adapted, of the stage of the plain plan, which may be even by itself.
+    fn of_balance(slots: usize, balances: &[Balance], plain: &[Balance]) -> Self {
+        let worst = |balances: &[Balance]| balances.iter().map(|b| b.ratio).max_by(f64::total_cmp);
+        let (value, otherwise) = match worst(balances) {
+            Some(value) => (Some(value), Outcome::Missed),
+            None => (worst(plain), Outcome::NotAdapted),
         };
+        let outcome = if value.is_some_and(|value| value <= MAKESPAN_BAR) { Outcome::Met } else { otherwise };
         Self { what: format!("makespan on {slots} slots ÷ even"), bar: MAKESPAN_BAR, value, outcome }
     }
 }
@@ -253,8 +255,16 @@ fn case_report(case: &Case, measured: &Measured) -> CaseReport {
     let mut verdicts = Vec::new();
     for spread in &spreads {
         let balances: Vec<Balance> = spread.runs.iter().flat_map(|run| run.sparklet.clone()).collect();
-        verdicts.push(Verdict::of_balance(spread.slots, &balances));
+        let plain: Vec<Balance> = spread.runs.iter().filter_map(|run| run.plain).collect();
+        verdicts.push(Verdict::of_balance(spread.slots, &balances, &plain));
         verdicts.push(Verdict::of(&format!("CPU on {} slots ÷ plain", spread.slots), CPU_BAR, spread.cpu));
+    }
+    let adaptations = measured.adaptations.get(case.name).cloned().unwrap_or_default();
+    let exchanges: u64 = adaptations.iter().map(|a| a.cost_us).sum();
+    if exchanges > 0 {
+        let facts = adaptations.iter().map(|a| a.facts_us).sum::<u64>() as f64 / exchanges as f64;
+        let outcome = if facts <= FACTS_BAR { Outcome::Met } else { Outcome::Missed };
+        verdicts.push(Verdict { what: "sketches ÷ exchange".to_owned(), bar: FACTS_BAR, value: Some(facts), outcome });
     }
     verdicts.push(Verdict::of("CPU ÷ plain", CPU_BAR, cpu));
     verdicts.push(Verdict::of("wall, skewed ÷ even", EVEN_BAR, uneven));
@@ -269,7 +279,7 @@ fn case_report(case: &Case, measured: &Measured) -> CaseReport {
         again_cpu: ratio(Column::PlainAgain, Column::Plain, |c| c.cpu_us),
         uneven,
         plain_uneven: ratio(Column::Plain, Column::PlainEven, |c| c.wall_us),
-        adaptations: measured.adaptations.get(case.name).cloned().unwrap_or_default(),
+        adaptations,
         spreads,
         verdicts,
     }
@@ -293,6 +303,15 @@ pub(crate) fn describe(adaptation: &Adaptation) -> String {
     match &adaptation.kind {
         AdaptationKind::DivideJoin { units, split_buckets, .. } => format!(
             "join divided into {units} units, {split_buckets} buckets split, exchanges {:.0} ms of CPU",
+            adaptation.cost_us as f64 / 1000.0
+        ),
+        AdaptationKind::SplitGroups { distinct, hot_buckets, slices, .. } => format!(
+            "{hot_buckets} hot buckets of groups in {slices} slices, {} distinct arguments, exchange {:.0} ms of CPU",
+            distinct.len(),
+            adaptation.cost_us as f64 / 1000.0
+        ),
+        AdaptationKind::SplitWindow { how, hot_buckets, slices, .. } => format!(
+            "{hot_buckets} hot buckets of partitions in {slices} slices ({how:?}), exchange {:.0} ms of CPU",
             adaptation.cost_us as f64 / 1000.0
         ),
         other => format!("{other:?}"),
@@ -322,7 +341,9 @@ mod tests {
         assert_eq!(outcome(estimate(1.3, 1.2, 1.4)), Outcome::Missed);
         assert_eq!(outcome(estimate(f64::NAN, 0.0, f64::INFINITY)), Outcome::Undecided);
         let balance = |ratio| Balance { tasks: 1, cpu_us: 1, longest_us: 1, makespan_us: 1, ratio };
-        let outcome = |b: &[Balance]| Verdict::of_balance(8, b).outcome;
+        let outcome = |b: &[Balance]| Verdict::of_balance(8, b, &[]).outcome;
+        assert_eq!(Verdict::of_balance(8, &[], &[balance(1.1)]).outcome, Outcome::Met, "even by itself");
+        assert_eq!(Verdict::of_balance(8, &[], &[balance(1.9)]).outcome, Outcome::NotAdapted);
         assert_eq!(outcome(&[]), Outcome::NotAdapted);
         assert_eq!(outcome(&[balance(1.0), balance(1.2)]), Outcome::Met);
         assert_eq!(outcome(&[balance(1.0), balance(1.3)]), Outcome::Missed);

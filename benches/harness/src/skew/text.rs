@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 
-use super::report::{Balance, CPU_BAR, CaseReport, EVEN_BAR, MAKESPAN_BAR, Outcome, Report, SpreadReport, describe};
+use super::report::{
+    Balance, CPU_BAR, CaseReport, EVEN_BAR, FACTS_BAR, MAKESPAN_BAR, Outcome, Report, SpreadReport, describe,
+};
 use crate::text::show;
 
 /// Share of the machine from which other processes disturb a measurement.
@@ -63,7 +65,7 @@ pub(crate) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(
         out,
-        "\nbars: makespan ÷ even ≤ {MAKESPAN_BAR}, CPU ÷ plain ≤ {CPU_BAR}, wall skewed ÷ even ≤ {EVEN_BAR}"
+        "\nbars: makespan ÷ even ≤ {MAKESPAN_BAR}, CPU ÷ plain ≤ {CPU_BAR}, wall skewed ÷ even ≤ {EVEN_BAR}, sketches ÷ exchange ≤ {FACTS_BAR}"
     )?;
     for case in &report.cases {
         let verdicts: Vec<String> = case

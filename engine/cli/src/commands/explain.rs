@@ -98,7 +98,8 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
     let seen = evidence(&observed.plan, query.session(), &settings, console);
     let stages = match query.keeps_plan() {
         true => Stages::none_for_good(query.session().adaptive()),
-        false => Stages::new(query.boundaries(), &observed.plan, query.session().adaptive(), query.session().slots()),
+        false => Stages::new(query.boundaries(), &observed.plan, query.session().adaptive(), query.session().slots())
+            .with_whole(&query.uncut()),
     };
     let choice = query.choice();
     let rebuilt = match (&past_plan, &arguments.step) {

@@ -176,6 +176,8 @@ fn each_rule_of_adaptive_execution_has_a_switch() {
     let wanted = sparklet_core::AdaptiveSettings {
         mode: sparklet_core::AdaptiveMode::Force,
         split_skew: false,
+        split_groups: true,
+        split_windows: true,
         broadcast: false,
         skip_empty: false,
         memory: true,

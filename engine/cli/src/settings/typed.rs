@@ -108,6 +108,8 @@ impl Settings {
             adaptive: AdaptiveSettings {
                 mode: text("adaptive").parse()?,
                 split_skew: on("adaptive_split_skew"),
+                split_groups: on("adaptive_split_groups"),
+                split_windows: on("adaptive_split_windows"),
                 broadcast: on("adaptive_broadcast"),
                 skip_empty: on("adaptive_skip_empty"),
                 memory: on("adaptive_memory"),

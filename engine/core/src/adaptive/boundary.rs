@@ -6,24 +6,35 @@ use std::sync::Arc;
 use datafusion::logical_expr::{Expr, Join, LogicalPlan};
 use datafusion::physical_expr::PhysicalExprRef;
 use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
 use datafusion::physical_plan::statistics::StatisticsContext;
+use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs};
 use sparklet_optimizer::{SourceNames, fingerprint_logical, fingerprint_physical};
 
-use super::AdaptiveSettings;
+use super::{AdaptiveMode, AdaptiveSettings, groups, windows};
 use crate::observe::scanned_bytes;
 
-/// A join of the logical plan whose inputs become stages.
+/// An operator of the logical plan whose inputs become stages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Boundary {
+    pub(crate) operator: Operator,
     /// From the root, the number of the input to go to.
     pub(crate) path: Vec<usize>,
-    /// Rows that DataFusion expects on both sides together, where it says.
+    /// Rows that DataFusion expects of all inputs together, where it says.
     pub(crate) expected_rows: Option<u64>,
+}
+
+/// What a boundary is below of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operator {
+    Join,
+    Aggregate,
+    Window,
 }
 
 /// Which joins are looked at.
@@ -55,12 +66,14 @@ pub(crate) fn find(
         slots,
         at: 0,
         found: Vec::new(),
+        grouped: Vec::new(),
         statistics: StatisticsContext::new(),
     };
     search.visit(physical, false);
-    if search.found.is_empty() {
+    if search.found.is_empty() && search.grouped.is_empty() {
         return Vec::new();
     }
+    let grouped = search.grouped;
     // The link between the two plans: a join has the same fingerprint in both. One over a source that nobody knows has none; its keys
     // have the same names.
     let identities = fingerprint_physical(physical, sources).nodes;
@@ -77,6 +90,19 @@ pub(crate) fn find(
     let mut path = Vec::new();
     let mut at = 0;
     walk(logical, &mut at, &mut path, &mut |node, at, path| {
+        let operator = match node {
+            LogicalPlan::Aggregate(aggregate) if matches!(groups::recognise(aggregate), Some(Ok(_))) => {
+                Operator::Aggregate
+            }
+            LogicalPlan::Window(window) if matches!(windows::recognise(window), Some(Ok(_))) => Operator::Window,
+            _ => Operator::Join,
+        };
+        if let Some(keys) = group_names(node).filter(|_| operator != Operator::Join) {
+            let same = grouped.iter().filter(|found| found.operator == operator && found.keys == keys);
+            if let Some(rows) = same.map(|found| found.rows).max() {
+                boundaries.push(Boundary { operator, path: path.to_vec(), expected_rows: rows });
+            }
+        }
         let LogicalPlan::Join(join) = node else { return };
         // What is hashed must be columns: of an expression the planner makes a column only later.
         let Some(names) = key_names(join).filter(|names| !names.is_empty() && !join.null_aware) else { return };
@@ -85,10 +111,10 @@ pub(crate) fn find(
             None => by_names.get(&names),
         };
         if let Some(&expected_rows) = wanted {
-            boundaries.push(Boundary { path: path.to_vec(), expected_rows });
+            boundaries.push(Boundary { operator: Operator::Join, path: path.to_vec(), expected_rows });
         }
     });
-    // Inner joins first; of two joins side by side the left one.
+    // Inner ones first; of two side by side the left one.
     boundaries.sort_by_key(|b| std::cmp::Reverse(b.path.len()));
     boundaries
 }
@@ -104,6 +130,32 @@ fn key_names(join: &Join) -> Option<KeyNames> {
     let mut names = join.on.iter().map(pair).collect::<Option<KeyNames>>()?;
     names.sort_unstable();
     Some(names)
+}
+
+/// Names of the columns by which an aggregate or a window groups.
+fn group_names(node: &LogicalPlan) -> Option<Vec<String>> {
+    let keys = match node {
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.clone(),
+        LogicalPlan::Window(window) => windows::recognise(window)?.ok()?.by,
+        _ => return None,
+    };
+    group_columns(keys)
+}
+
+/// Names of the columns that `keys` are, in order; none where one is no column.
+pub(super) fn group_columns(keys: Vec<Expr>) -> Option<Vec<String>> {
+    let name = |key: Expr| match key {
+        Expr::Column(column) => Some(column.name),
+        _ => None,
+    };
+    let mut names = keys.into_iter().map(name).collect::<Option<Vec<_>>>()?;
+    names.sort_unstable();
+    Some(names)
+}
+
+/// The name of the column that `key` is.
+pub(super) fn column_name(key: &PhysicalExprRef) -> Option<String> {
+    key.downcast_ref::<Column>().map(|column| column.name().to_owned())
 }
 
 fn ordered(a: &str, b: &str) -> (String, String) {
@@ -136,6 +188,15 @@ struct Found {
     rows: Option<u64>,
 }
 
+/// An aggregate with distinct arguments, or a window, of the physical plan.
+struct Grouped {
+    operator: Operator,
+    /// Names of the columns by which it groups.
+    keys: Vec<String>,
+    /// Expected rows of its input.
+    rows: Option<u64>,
+}
+
 fn names_of(join: &HashJoinExec) -> KeyNames {
     let name =
         |key: &PhysicalExprRef| key.downcast_ref::<Column>().map_or_else(|| key.to_string(), |c| c.name().to_owned());
@@ -152,6 +213,7 @@ struct Search<'a> {
     /// Position of the next node in pre-order.
     at: usize,
     found: Vec<Found>,
+    grouped: Vec<Grouped>,
     statistics: StatisticsContext,
 }
 
@@ -180,6 +242,9 @@ impl Search<'_> {
             self.visit(join.right(), below);
             return;
         }
+        if let Some(grouped) = self.grouped(plan, limited) {
+            self.grouped.push(grouped);
+        }
         for (i, child) in plan.children().into_iter().enumerate() {
             // The plans of scalar subqueries are not part of the logical tree.
             let subquery = plan.is::<ScalarSubqueryExec>() && i > 0;
@@ -189,6 +254,33 @@ impl Search<'_> {
                 self.visit(child, below);
             }
         }
+    }
+
+    /// `plan` as an aggregate or window whose hot groups would be worth cutting.
+    fn grouped(&mut self, plan: &Arc<dyn ExecutionPlan>, limited: bool) -> Option<Grouped> {
+        let (operator, keys, enabled) = if let Some(aggregate) = plan.downcast_ref::<AggregateExec>() {
+            if !aggregate.aggr_expr().iter().any(|function| function.is_distinct()) {
+                return None;
+            }
+            let keys: Vec<PhysicalExprRef> =
+                aggregate.group_expr().expr().iter().map(|(key, _)| Arc::clone(key)).collect();
+            (Operator::Aggregate, keys, self.settings.split_groups)
+        } else {
+            let functions = match (plan.downcast_ref::<BoundedWindowAggExec>(), plan.downcast_ref::<WindowAggExec>()) {
+                (Some(window), _) => window.window_expr(),
+                (_, Some(window)) => window.window_expr(),
+                _ => return None,
+            };
+            (Operator::Window, functions.first()?.partition_by().to_vec(), self.settings.split_windows && !limited)
+        };
+        let mut keys = keys.iter().map(column_name).collect::<Option<Vec<_>>>()?;
+        keys.sort_unstable();
+        let input = plan.children().into_iter().next()?;
+        let rows = self.rows(input);
+        let expected = rows.unwrap_or_else(|| scanned_bytes(input) / BYTES_A_ROW);
+        let large = expected >= self.settings.min_rows && self.slots >= self.settings.min_slots;
+        let force = self.settings.mode == AdaptiveMode::Force;
+        (enabled && (force || (large && self.reach == Reach::Worthwhile))).then_some(Grouped { operator, keys, rows })
     }
 
     /// Expected rows of both sides, if the inputs of `join` should be stages.

@@ -85,6 +85,7 @@ async fn redivide(
         keys: from.bucketing.keys.clone(),
         buckets: PARTS,
         divisor: from.bucketing.divisor * from.bucketing.buckets as u64,
+        ranges: None,
     };
     let spec = WriteSpec { id: from.id, bucketing, budget: Arc::clone(&resources.budget) };
     Ok(Arc::new(write(input.raw(vec![slices]), Arc::clone(context), spec).await?))

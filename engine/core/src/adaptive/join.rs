@@ -3,39 +3,29 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
-use arrow::record_batch::RecordBatch;
 use datafusion::common::Statistics;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
-use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::joins::{HashJoinExec, HashJoinExecBuilder, PartitionMode};
-use datafusion::physical_plan::metrics::{
-    Count, ExecutionPlanMetricsSet, Metric, MetricBuilder, MetricValue, MetricsSet,
-};
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, Metric, MetricValue, MetricsSet};
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::statistics::ChildStats;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, StatisticsArgs};
-use futures::{Stream, StreamExt};
 
 use super::grace::{self, RedividedJoinExec};
 use super::inputs::{self, Input};
+use super::slots::{self, Slot, Task, TaskDone, TaskSource};
 use super::units::{Division, Limits, Method, Unit};
-use crate::cpu;
 use crate::exchange::slices::Assignment;
 use crate::exchange::{Budget, Exchange};
 
 const NAME: &str = "AdaptiveJoinExec";
-
-static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// See the module. Its inputs are leaves over exchanges (or column projections of them) in their canonical layout; each unit reads its own
 /// slices of them. A unit is a `CollectLeft` join of DataFusion, which shares build side and matched rows among its probe partitions: so
@@ -67,16 +57,6 @@ pub(crate) struct Resources {
     pub(crate) budget: Arc<Budget>,
 }
 
-/// A task that has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TaskDone {
-    pub(crate) unit: usize,
-    pub(crate) slot: usize,
-    /// Thread CPU time of the task: reading, building (if it was first), probing.
-    pub(crate) cpu: Duration,
-    pub(crate) rows_out: u64,
-}
-
 impl AdaptiveJoinExec {
     /// The join `template` over `division`. Its inputs must be such as [`inputs::input`] accepts.
     pub(crate) fn new(template: &HashJoinExec, division: Division, resources: Resources) -> Result<Self> {
@@ -100,7 +80,7 @@ impl AdaptiveJoinExec {
             work: OnceLock::new(),
             done: Arc::default(),
             settled: Arc::default(),
-            number: NUMBER.fetch_add(1, Relaxed),
+            number: slots::number(),
         })
     }
 
@@ -234,19 +214,9 @@ impl ExecutionPlan for AdaptiveJoinExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let rows = MetricBuilder::new(&self.metrics).output_rows(partition);
-        let tasks = MetricBuilder::new(&self.metrics).counter("tasks", partition);
-        Ok(Box::pin(Slot {
-            slot: partition,
-            schema: self.template.schema(),
-            work: Arc::clone(self.work()?),
-            context,
-            metrics: self.metrics.clone(),
-            done: Arc::clone(&self.done),
-            rows,
-            tasks,
-            current: None,
-        }))
+        let work = Arc::clone(self.work()?) as Arc<dyn TaskSource>;
+        let done = Arc::clone(&self.done);
+        Ok(Box::pin(Slot::new(partition, self.template.schema(), work, context, &self.metrics, done)))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -295,16 +265,9 @@ struct State {
     running: Vec<Option<(Arc<dyn ExecutionPlan>, usize)>>,
 }
 
-/// A task for a slot.
-struct Taken {
-    unit: usize,
-    slice: usize,
-    plan: Arc<dyn ExecutionPlan>,
-}
-
 impl Work {
     /// The next task and the join that it is a partition of.
-    fn take(&self) -> Result<Option<Taken>> {
+    fn next(&self) -> Result<Option<(usize, usize, Arc<dyn ExecutionPlan>)>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((unit, slice)) = state.tasks.pop_front() else { return Ok(None) };
         let plan = match &state.running[unit] {
@@ -316,19 +279,7 @@ impl Work {
                 plan
             }
         };
-        Ok(Some(Taken { unit, slice, plan }))
-    }
-
-    /// A slice of `unit` has ended. With the last one the unit's hash table goes; its counters are added to `metrics`.
-    fn ended(&self, unit: usize, metrics: &ExecutionPlanMetricsSet) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((plan, left)) = &mut state.running[unit] else { return };
-        *left -= 1;
-        if *left > 0 {
-            return;
-        }
-        add_metrics(plan, metrics);
-        state.running[unit] = None;
+        Ok(Some((unit, slice, plan)))
     }
 
     fn plan(&self, unit: &Unit) -> Result<Arc<dyn ExecutionPlan>> {
@@ -361,6 +312,25 @@ impl Work {
     }
 }
 
+impl TaskSource for Work {
+    fn take(&self, context: &Arc<TaskContext>) -> Result<Option<Task>> {
+        let Some((unit, slice, plan)) = self.next()? else { return Ok(None) };
+        Ok(Some(Task { unit, stream: plan.execute(slice, Arc::clone(context))? }))
+    }
+
+    /// With its last slice the unit's hash table goes; its counters are added to `metrics`.
+    fn ended(&self, unit: usize, metrics: &ExecutionPlanMetricsSet) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((plan, left)) = &mut state.running[unit] else { return };
+        *left -= 1;
+        if *left > 0 {
+            return;
+        }
+        add_metrics(plan, metrics);
+        state.running[unit] = None;
+    }
+}
+
 /// Adds the counters of the join in `plan` (itself, or below a projection). Its rows are counted where they leave a slot.
 fn add_metrics(plan: &Arc<dyn ExecutionPlan>, to: &ExecutionPlanMetricsSet) {
     let join = if plan.is::<HashJoinExec>() { plan } else { plan.children().into_iter().next().unwrap_or(plan) };
@@ -369,79 +339,5 @@ fn add_metrics(plan: &Arc<dyn ExecutionPlan>, to: &ExecutionPlanMetricsSet) {
             MetricValue::OutputRows(_) | MetricValue::StartTimestamp(_) | MetricValue::EndTimestamp(_) => {}
             value => to.register(Arc::new(Metric::new(value.clone(), None))),
         }
-    }
-}
-
-/// One output partition.
-struct Slot {
-    slot: usize,
-    schema: SchemaRef,
-    work: Arc<Work>,
-    context: Arc<TaskContext>,
-    metrics: ExecutionPlanMetricsSet,
-    done: Arc<Mutex<Vec<TaskDone>>>,
-    rows: Count,
-    tasks: Count,
-    current: Option<Current>,
-}
-
-struct Current {
-    unit: usize,
-    stream: SendableRecordBatchStream,
-    cpu: Duration,
-    rows_out: u64,
-}
-
-impl Slot {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
-        loop {
-            let start = cpu::thread();
-            let current = match &mut self.current {
-                Some(current) => current,
-                none => {
-                    let Some(Taken { unit, slice, plan }) = self.work.take()? else { return Poll::Ready(None) };
-                    let stream = plan.execute(slice, Arc::clone(&self.context))?;
-                    none.insert(Current { unit, stream, cpu: Duration::ZERO, rows_out: 0 })
-                }
-            };
-            let polled = current.stream.poll_next_unpin(cx);
-            current.cpu += cpu::thread().saturating_sub(start);
-            match ready!(polled) {
-                Some(Ok(batch)) => {
-                    current.rows_out += batch.num_rows() as u64;
-                    self.rows.add(batch.num_rows());
-                    // A swapped unit may call a column by another nullability.
-                    let batch = if batch.schema_ref() == &self.schema {
-                        batch
-                    } else {
-                        RecordBatch::try_new(Arc::clone(&self.schema), batch.columns().to_vec())?
-                    };
-                    return Poll::Ready(Some(Ok(batch)));
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => {
-                    let Some(Current { unit, stream, cpu, rows_out }) = self.current.take() else { continue };
-                    drop(stream);
-                    self.work.ended(unit, &self.metrics);
-                    self.tasks.add(1);
-                    let done = TaskDone { unit, slot: self.slot, cpu, rows_out };
-                    self.done.lock().unwrap_or_else(PoisonError::into_inner).push(done);
-                }
-            }
-        }
-    }
-}
-
-impl Stream for Slot {
-    type Item = Result<RecordBatch>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll(cx)
-    }
-}
-
-impl RecordBatchStream for Slot {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
     }
 }

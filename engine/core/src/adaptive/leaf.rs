@@ -14,18 +14,27 @@ use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalN
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 
-use crate::exchange::{Exchange, ExchangeReaderExec};
+use super::parts::PartsExec;
+use crate::exchange::{Exchange, ExchangeReaderExec, slices};
 
 /// Stands where the subplan stood whose rows the exchange holds, with that subplan's schema.
 #[derive(Debug, Clone)]
 pub(crate) struct ExchangeLeaf {
     exchange: Arc<Exchange>,
     schema: DFSchemaRef,
+    /// Only the rows of these buckets, spread evenly; of all buckets where none.
+    buckets: Option<Arc<[usize]>>,
 }
 
 impl ExchangeLeaf {
     pub(crate) fn plan(exchange: Arc<Exchange>, schema: DFSchemaRef) -> LogicalPlan {
-        LogicalPlan::Extension(Extension { node: Arc::new(Self { exchange, schema }) })
+        LogicalPlan::Extension(Extension { node: Arc::new(Self { exchange, schema, buckets: None }) })
+    }
+
+    /// The rows of some buckets, each of which is cut into slices for all partitions.
+    pub(crate) fn sliced(exchange: Arc<Exchange>, schema: DFSchemaRef, buckets: &[usize]) -> LogicalPlan {
+        let buckets = Some(Arc::from(buckets));
+        LogicalPlan::Extension(Extension { node: Arc::new(Self { exchange, schema, buckets }) })
     }
 
     /// The exchange that `plan` stands for, if it is such a leaf.
@@ -37,7 +46,7 @@ impl ExchangeLeaf {
 
 impl PartialEq for ExchangeLeaf {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.exchange, &other.exchange)
+        Arc::ptr_eq(&self.exchange, &other.exchange) && self.buckets == other.buckets
     }
 }
 
@@ -81,6 +90,65 @@ impl UserDefinedLogicalNodeCore for ExchangeLeaf {
     }
 }
 
+/// Stands for an operator that is planned already, with that operator's schema.
+#[derive(Debug, Clone)]
+pub(super) struct PartsLeaf {
+    parts: Arc<PartsExec>,
+    schema: DFSchemaRef,
+}
+
+impl PartsLeaf {
+    pub(super) fn plan(parts: Arc<PartsExec>, schema: DFSchemaRef) -> LogicalPlan {
+        LogicalPlan::Extension(Extension { node: Arc::new(Self { parts, schema }) })
+    }
+}
+
+impl PartialEq for PartsLeaf {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts.number() == other.parts.number()
+    }
+}
+
+impl Eq for PartsLeaf {}
+
+impl PartialOrd for PartsLeaf {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        self.parts.number().partial_cmp(&other.parts.number())
+    }
+}
+
+impl Hash for PartsLeaf {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.parts.number().hash(state);
+    }
+}
+
+impl UserDefinedLogicalNodeCore for PartsLeaf {
+    fn name(&self) -> &str {
+        "Parts"
+    }
+
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        Vec::new()
+    }
+
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+
+    fn expressions(&self) -> Vec<Expr> {
+        Vec::new()
+    }
+
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Parts: {}", self.parts.number())
+    }
+
+    fn with_exprs_and_inputs(&self, _: Vec<Expr>, _: Vec<LogicalPlan>) -> Result<Self> {
+        Ok(self.clone())
+    }
+}
+
 /// Plans the leaves.
 #[derive(Debug)]
 pub(crate) struct LeafPlanner;
@@ -96,12 +164,19 @@ impl ExtensionPlanner for LeafPlanner {
         session: &dyn Session,
         _: &PhysicalPlanningContext,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        if let Some(leaf) = node.as_any().downcast_ref::<PartsLeaf>() {
+            return Ok(Some(Arc::clone(&leaf.parts) as Arc<dyn ExecutionPlan>));
+        }
         let Some(leaf) = node.as_any().downcast_ref::<ExchangeLeaf>() else { return Ok(None) };
         let partitions = session.config().target_partitions();
         let exchange = Arc::clone(&leaf.exchange);
-        let reader = match exchange.bucketing.keys.is_empty() {
-            true => ExchangeReaderExec::even(exchange, partitions),
-            false => ExchangeReaderExec::canonical(exchange, partitions),
+        let reader = match &leaf.buckets {
+            Some(buckets) => {
+                let assignment = slices::sliced(&exchange.rows(), buckets, partitions);
+                ExchangeReaderExec::assigned(exchange, assignment)
+            }
+            None if exchange.bucketing.keys.is_empty() => ExchangeReaderExec::even(exchange, partitions),
+            None => ExchangeReaderExec::canonical(exchange, partitions),
         };
         Ok(Some(Arc::new(reader)))
     }

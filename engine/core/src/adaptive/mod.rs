@@ -5,16 +5,30 @@
 //! is above is planned anew. Below a minimum of predicted work there are no boundaries and the plan is plain DataFusion's.
 
 mod boundary;
+mod clock;
 mod driver;
+#[cfg(test)]
+mod faults;
 mod grace;
+mod group_stage;
+mod groups;
+mod hot;
 mod inputs;
 mod join;
 mod leaf;
+mod parts;
+mod path;
+mod prefix;
+mod record;
 mod rule;
+mod running;
 mod share;
+mod slots;
 #[cfg(test)]
 mod tests;
+mod uncut;
 mod units;
+mod windows;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -26,7 +40,9 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use boundary::Reach;
 use driver::Cuts;
-pub(crate) use driver::{Driver, Running, build_bytes_limit};
+pub(crate) use driver::{Driver, build_bytes_limit};
+pub(crate) use running::Running;
+pub(crate) use uncut::{Uncut, uncut};
 
 use crate::observe::scanned_bytes;
 use crate::session::Session;
@@ -124,6 +140,10 @@ pub struct AdaptiveSettings {
     pub mode: AdaptiveMode,
     /// Cut hot buckets of joins into slices.
     pub split_skew: bool,
+    /// Cut hot groups of aggregates with DISTINCT arguments.
+    pub split_groups: bool,
+    /// Cut hot partitions of windows.
+    pub split_windows: bool,
     /// Change a partitioned join into a broadcast where its build side turns out small.
     pub broadcast: bool,
     /// Do not run what an empty input makes empty.
@@ -146,6 +166,8 @@ impl Default for AdaptiveSettings {
         Self {
             mode: AdaptiveMode::On,
             split_skew: true,
+            split_groups: true,
+            split_windows: true,
             broadcast: true,
             skip_empty: true,
             memory: true,

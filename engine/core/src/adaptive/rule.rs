@@ -46,19 +46,23 @@ impl AdaptiveJoins {
     /// How to divide `join`; none where it is better left as it is.
     fn division(&self, join: &HashJoinExec) -> Option<Division> {
         let (left, right) = staged_inputs(join)?;
-        let division = divide(*join.join_type(), &left.exchange.sizes, &right.exchange.sizes, self.resources.limits);
-        if self.settings.mode == AdaptiveMode::Force {
+        let limits = self.resources.limits;
+        let division = divide(*join.join_type(), &left.exchange.sizes, &right.exchange.sizes, limits);
+        if self.settings.mode == AdaptiveMode::Force && self.settings.split_skew {
             return Some(division);
         }
-        let limits = self.resources.limits;
         let slots = limits.slots;
         let before = partitioned(&left.exchange.sizes, &right.exchange.sizes, slots);
-        let too_large = before.iter().any(|partition| partition.build_bytes > limits.build_bytes);
+        let largest = before.iter().map(|partition| partition.build_bytes).max().unwrap_or(0);
         let before = makespan(before.iter().map(|p| p.weight), slots);
         let after = makespan(division.task_weights(), slots);
         // An exchange above may be the price: rows that move once more.
-        let pays = self.settings.split_skew && after + after / 10 < before;
-        (pays || (too_large && self.settings.memory)).then_some(division)
+        if self.settings.split_skew && after + after / 10 < before {
+            return Some(division);
+        }
+        let too_large = (largest, limits.build_bytes);
+        (self.settings.memory && largest > limits.build_bytes)
+            .then_some(Division { too_large: Some(too_large), ..division })
     }
 }
 
@@ -73,7 +77,8 @@ pub(crate) fn staged_inputs(join: &HashJoinExec) -> Option<(Input, Input)> {
     }
     let (left, right) = (as_input(join.left())?, as_input(join.right())?);
     let (left_keys, right_keys): (Vec<_>, Vec<_>) = join.on().iter().cloned().unzip();
-    let alike = left.exchange.sizes.len() == right.exchange.sizes.len()
+    let alike = left.exchange.bucketing.ranges.is_none()
+        && left.exchange.sizes.len() == right.exchange.sizes.len()
         && left.exchange.bucketing.divisor == right.exchange.bucketing.divisor;
     (alike && left.is_divided_by(&left_keys) && right.is_divided_by(&right_keys)).then_some((left, right))
 }

@@ -14,7 +14,8 @@ use proptest::test_runner::{Config, TestRunner};
 use sparklet_history::AdaptationKind;
 
 use super::boundary::Reach;
-use super::driver::{Cuts, Driver, Running};
+use super::driver::{Cuts, Driver};
+use super::running::Running;
 use super::{AdaptiveMode, AdaptiveSettings, boundary};
 use crate::{Session, SessionConfig};
 
@@ -150,6 +151,115 @@ fn queries() -> Vec<String> {
             .to_owned(),
     );
     queries
+}
+
+/// Queries with groups and partitions that may be hot, and whether these are cut.
+fn grouped() -> Vec<(&'static str, bool)> {
+    vec![
+        ("SELECT k, count(DISTINCT v), count(DISTINCT t), sum(v), avg(f) FROM l GROUP BY k", true),
+        ("SELECT k, t, count(DISTINCT v), sum(DISTINCT v), avg(DISTINCT f), count(*) FROM l GROUP BY k, t", true),
+        ("SELECT count(DISTINCT v + 1), k, count(DISTINCT t) FROM l GROUP BY k HAVING count(DISTINCT t) > 0", true),
+        (
+            "SELECT k, median(v), count(DISTINCT v), count(DISTINCT t), count(f) FILTER (WHERE v > 0) FROM l GROUP BY k",
+            true,
+        ),
+        ("SELECT k, count(DISTINCT v) FILTER (WHERE v > 0), count(DISTINCT t) FROM l GROUP BY k", false),
+        ("SELECT count(DISTINCT v), count(DISTINCT t) FROM l", false),
+        (
+            "SELECT r.v, a.n, a.m FROM (SELECT k, count(DISTINCT v) n, count(DISTINCT t) m FROM l GROUP BY k) a JOIN r ON a.k = r.k",
+            true,
+        ),
+        ("SELECT l.k, count(DISTINCT l.v), count(DISTINCT r.v) FROM l JOIN r ON l.k = r.k GROUP BY l.k", true),
+        ("SELECT k, v, row_number() OVER (PARTITION BY k ORDER BY v) FROM l", true),
+        ("SELECT *, row_number() OVER (PARTITION BY k ORDER BY v DESC, t NULLS FIRST, f) FROM l", true),
+        ("SELECT k, v, t, f, row_number() OVER (PARTITION BY k ORDER BY t) + v * 0 AS n FROM l WHERE false", true),
+        (
+            "SELECT k, t, v, rank() OVER (PARTITION BY k ORDER BY v), rank() OVER (PARTITION BY k ORDER BY v DESC) FROM l",
+            true,
+        ),
+        (
+            "SELECT k, t, dense_rank() OVER (PARTITION BY k ORDER BY f), count(v) OVER (PARTITION BY k ORDER BY f), \
+          sum(v) OVER (PARTITION BY k ORDER BY f) FROM l",
+            true,
+        ),
+        (
+            "SELECT t, k, v, sum(f) OVER (PARTITION BY t, k ORDER BY v), count(f) FILTER (WHERE f > 0) OVER (PARTITION BY t, k ORDER BY v) FROM l",
+            true,
+        ),
+        ("SELECT k, v, sum(v) OVER (PARTITION BY k ORDER BY v DESC ROWS UNBOUNDED PRECEDING) FROM l", true),
+        ("SELECT k, t, sum(f) OVER (PARTITION BY k ORDER BY v + 1 DESC NULLS LAST) FROM l", true),
+        (
+            "SELECT k, v, t, sum(v) OVER (PARTITION BY k), count(*) OVER (PARTITION BY k), min(t) OVER (PARTITION BY k) FROM l",
+            true,
+        ),
+        (
+            "SELECT v, avg(f) OVER (PARTITION BY t, k), count(f) FILTER (WHERE v > 0) OVER (PARTITION BY t, k) FROM l",
+            true,
+        ),
+        (
+            "SELECT k, max(v) OVER (PARTITION BY k ORDER BY v ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) FROM l",
+            true,
+        ),
+        ("SELECT k, v, lag(v) OVER (PARTITION BY k ORDER BY v) FROM l", false),
+        ("SELECT k, v, sum(v) OVER (PARTITION BY k ORDER BY v ROWS 2 PRECEDING) FROM l", false),
+        ("SELECT v, max(n) FROM (SELECT v, rank() OVER (PARTITION BY k ORDER BY v, t) AS n FROM l) GROUP BY v", true),
+        ("SELECT l.k, r.v, rank() OVER (PARTITION BY l.k ORDER BY r.v) FROM l FULL JOIN r ON l.k = r.k", true),
+        (
+            "SELECT a.n, b.v FROM (SELECT k, v, sum(v) OVER (PARTITION BY k) AS n FROM l) a LEFT JOIN r b ON a.k = b.k AND a.n = b.v",
+            true,
+        ),
+        (
+            "SELECT k, n, sum(m) OVER (PARTITION BY n) FROM (SELECT k, count(DISTINCT v) n, count(DISTINCT t) m FROM l GROUP BY k)",
+            true,
+        ),
+    ]
+}
+
+#[test]
+fn divided_groups_give_the_rows_of_plain_ones() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut runner =
+        TestRunner::new(Config { cases: cases(), failure_persistence: None, max_shrink_iters: 4, ..Config::default() });
+    let outcome = runner.run(&(tables(), 1usize..5), |(tables, slots)| {
+        runtime.block_on(async {
+            let plain = session(folder.path(), AdaptiveMode::Off, slots, 256 << 20);
+            let forced = session(folder.path(), AdaptiveMode::Force, slots, 256 << 20);
+            register(&plain, &tables);
+            register(&forced, &tables);
+            for (sql, _) in grouped() {
+                let expected = rows(&plain, sql).await;
+                prop_assert_eq!(&rows(&forced, sql).await, &expected, "{}", sql);
+            }
+            prop_assert_eq!(forced.memory().reserved, 0, "memory that was not given back");
+            Ok(())
+        })
+    });
+    outcome.unwrap();
+}
+
+#[tokio::test]
+async fn hot_groups_are_reached() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(folder.path(), AdaptiveMode::Force, 3, 256 << 20);
+    let rows: Vec<_> = (0..90).map(|i| (Some(if i % 5 < 2 { 7 } else { i }), Some("a".to_owned()), i % 11)).collect();
+    register(&session, &[Table(rows.clone()), Table(rows.clone()), Table(rows)]);
+    for (sql, cut) in grouped().into_iter().filter(|(sql, _)| !sql.contains("false")) {
+        let query = session.sql(sql, &BTreeMap::new()).await.unwrap().prepare().await.unwrap();
+        query.collect().await.unwrap();
+        let adaptations = query.adaptations();
+        let split: Vec<_> = adaptations
+            .iter()
+            .filter(|a| matches!(a.kind, AdaptationKind::SplitGroups { .. } | AdaptationKind::SplitWindow { .. }))
+            .collect();
+        assert_eq!(!split.is_empty(), cut, "{sql}: {adaptations:#?}");
+        assert!(split.iter().all(|a| !a.task_cpu_us.is_empty()), "{sql}");
+        let observed = query.observe();
+        assert!(
+            !cut || observed.nodes.iter().any(|node| node.operator == "ExchangeReaderExec"),
+            "{sql}: {observed:#?}"
+        );
+    }
 }
 
 async fn rows(session: &Session, sql: &str) -> Vec<String> {

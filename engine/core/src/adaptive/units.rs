@@ -67,6 +67,8 @@ pub(crate) struct Division {
     pub(crate) split_buckets: Vec<usize>,
     /// Buckets that can give no row.
     pub(crate) skipped: usize,
+    /// Where it was made for the sake of memory alone: bytes of the largest hash table otherwise, and how many it may have.
+    pub(crate) too_large: Option<(u64, u64)>,
 }
 
 /// True if a bucket with so many rows on each side can give a row.
@@ -150,7 +152,7 @@ pub(crate) fn divide(join: JoinType, left: &[Size], right: &[Size], limits: Limi
     }
     units.extend(open.into_iter().flatten());
     units.sort_by_key(|unit| Reverse(unit.weight()));
-    Division { units, split_buckets, skipped: left.len() - alive.len() }
+    Division { units, split_buckets, skipped: left.len() - alive.len(), too_large: None }
 }
 
 fn slice_of(bucket: usize, rows: u64) -> Vec<Slice> {

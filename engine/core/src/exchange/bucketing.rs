@@ -1,8 +1,11 @@
 //! Which bucket a row belongs to.
 
+use std::sync::Arc;
+
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::record_batch::RecordBatch;
+use arrow::row::{RowConverter, Rows};
 use datafusion::common::hash_utils::create_hashes;
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExprRef;
@@ -34,6 +37,42 @@ pub(crate) struct Bucketing {
     pub(crate) keys: Vec<PhysicalExprRef>,
     pub(crate) buckets: usize,
     pub(crate) divisor: u64,
+    /// Where there are: row `r` is in the bucket of its range of `keys` instead, in the order of the ranges.
+    pub(crate) ranges: Option<Arc<Ranges>>,
+}
+
+/// Ranges of keys in the order of `converter`. Rows with equal keys are in one range.
+pub(crate) struct Ranges {
+    pub(crate) converter: RowConverter,
+    /// The first key of each range but the first, rising.
+    pub(crate) starts: Rows,
+}
+
+impl std::fmt::Debug for Ranges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ranges").field("ranges", &(self.starts.num_rows() + 1)).finish_non_exhaustive()
+    }
+}
+
+impl Ranges {
+    pub(crate) fn count(&self) -> usize {
+        self.starts.num_rows() + 1
+    }
+
+    /// The range of each row of `keys`.
+    fn of(&self, keys: &[ArrayRef], ranges: &mut Vec<u64>) -> Result<()> {
+        let rows = self.converter.convert_columns(keys)?;
+        let starts = self.starts.num_rows();
+        ranges.extend(rows.iter().map(|row| {
+            let (mut low, mut high) = (0, starts);
+            while low < high {
+                let middle = (low + high) / 2;
+                if self.starts.row(middle) <= row { low = middle + 1 } else { high = middle }
+            }
+            low as u64
+        }));
+        Ok(())
+    }
 }
 
 /// Room that is used again from batch to batch.
@@ -52,6 +91,10 @@ impl Bucketing {
             .map(|key| key.evaluate(batch)?.into_array(batch.num_rows()))
             .collect::<Result<Vec<_>>>()?;
         scratch.hashes.clear();
+        if let Some(ranges) = &self.ranges {
+            ranges.of(&arrays, &mut scratch.hashes)?;
+            return Ok(arrays);
+        }
         scratch.hashes.resize(batch.num_rows(), 0);
         create_hashes(&arrays, REPARTITION_RANDOM_STATE.random_state(), &mut scratch.hashes)?;
         Ok(arrays)
@@ -98,8 +141,6 @@ impl Bucketing {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{AsArray, Int64Array, StringViewArray};
     use arrow::datatypes::Int64Type;
     use datafusion::physical_expr::expressions::Column;
@@ -132,7 +173,7 @@ mod tests {
                 theirs[partition].extend_from_slice(batch.column(2).as_primitive::<Int64Type>().values());
                 Ok(())
             }).unwrap();
-            let bucketing = Bucketing { keys: on, buckets: n * factor, divisor: 1 };
+            let bucketing = Bucketing { keys: on, buckets: n * factor, divisor: 1, ranges: None };
             let mut scratch = Scratch::default();
             bucketing.hash(&batch, &mut scratch).unwrap();
             let hashes = scratch.hashes.clone();

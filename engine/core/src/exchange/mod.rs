@@ -23,7 +23,7 @@ use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::stream::BoxStream;
 
-pub(crate) use bucketing::Bucketing;
+pub(crate) use bucketing::{Bucketing, Ranges};
 pub(crate) use facts::KeyFacts;
 pub(crate) use reader::ExchangeReaderExec;
 pub(crate) use store::ExchangeStore;

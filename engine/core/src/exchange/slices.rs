@@ -37,6 +37,20 @@ pub(crate) fn split(bucket: usize, rows: u64, parts: usize) -> Vec<Slice> {
     (0..parts).map(|part| Slice { bucket, rows: rows * part / parts..rows * (part + 1) / parts }).collect()
 }
 
+/// The rows of `buckets`, each cut into slices for all of `n` partitions; `sizes` are the rows by bucket.
+pub(crate) fn sliced(sizes: &[u64], buckets: &[usize], n: usize) -> Assignment {
+    let mut partitions = vec![Vec::new(); n.max(1)];
+    for &bucket in buckets {
+        let rows = sizes.get(bucket).copied().unwrap_or(0);
+        for (partition, slice) in partitions.iter_mut().zip(split(bucket, rows, n)) {
+            if slice.rows.start < slice.rows.end {
+                partition.push(slice);
+            }
+        }
+    }
+    partitions
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

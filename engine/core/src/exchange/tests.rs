@@ -50,7 +50,7 @@ fn context(pool: &Arc<dyn MemoryPool>) -> Arc<TaskContext> {
 }
 
 async fn written(pool: &Arc<dyn MemoryPool>, budget: usize) -> Exchange {
-    let bucketing = Bucketing { keys: vec![Arc::new(Column::new("key", 0))], buckets: 32, divisor: 1 };
+    let bucketing = Bucketing { keys: vec![Arc::new(Column::new("key", 0))], buckets: 32, divisor: 1, ranges: None };
     let spec = WriteSpec { id: 3, bucketing, budget: Budget::new(budget) };
     write(plan(), context(pool), spec).await.unwrap()
 }
@@ -118,7 +118,7 @@ async fn a_lost_file_is_an_error_that_says_so() {
         .build_arc()
         .unwrap();
     let context = Arc::new(TaskContext::default().with_runtime(runtime));
-    let bucketing = Bucketing { keys: vec![Arc::new(Column::new("key", 0))], buckets: 4, divisor: 1 };
+    let bucketing = Bucketing { keys: vec![Arc::new(Column::new("key", 0))], buckets: 4, divisor: 1, ranges: None };
     let spec = WriteSpec { id: 0, bucketing, budget: Budget::new(0) };
     let exchange = write(plan(), context, spec).await.unwrap();
     let files: Vec<_> = walk(folder.path());

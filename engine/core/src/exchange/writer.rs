@@ -243,7 +243,9 @@ impl Writer {
     fn push(&mut self, batch: RecordBatch) -> Result<()> {
         let keys = self.bucketing.hash(&batch, &mut self.scratch)?;
         let start = cpu::thread();
-        self.collector.observe(&keys, &self.scratch.hashes);
+        if self.bucketing.ranges.is_none() {
+            self.collector.observe(&keys, &self.scratch.hashes);
+        }
         self.facts_cpu += cpu::thread().saturating_sub(start);
         drop(keys);
         let chunk = self.bucketing.divide(&batch, &mut self.scratch)?;

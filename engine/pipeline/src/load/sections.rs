@@ -41,9 +41,15 @@ pub(crate) fn settings(top: &Section<'_, '_>) -> (BTreeMap<String, String>, Opti
     section.integer("batch_size", 1..=(1 << 24));
     section.one_of("learning", &[("on", ()), ("observe", ()), ("off", ())]);
     switch(&section, "adaptive", &[("on", ()), ("off", ()), ("force", ())]);
-    for rule in
-        ["adaptive_split_skew", "adaptive_broadcast", "adaptive_skip_empty", "adaptive_memory", "adaptive_share"]
-    {
+    for rule in [
+        "adaptive_split_skew",
+        "adaptive_split_groups",
+        "adaptive_split_windows",
+        "adaptive_broadcast",
+        "adaptive_skip_empty",
+        "adaptive_memory",
+        "adaptive_share",
+    ] {
         switch(&section, rule, &[("on", ()), ("off", ())]);
     }
     section.integer("adaptive_min_rows", 1..=i64::MAX);

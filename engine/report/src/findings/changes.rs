@@ -4,7 +4,7 @@ use sparklet_history::{AdaptationKind, StepRecord};
 
 use super::{Finding, FindingKind, Scene, Tone, in_step};
 use crate::adaptation::{keys, predicted_gain, switch};
-use crate::human::{bytes, factor, plural};
+use crate::human::{bytes, factor, plural, safe};
 use crate::thresholds::ADAPTATION_GAIN;
 
 /// A query that did not fit in memory at first: its first attempt was for nothing.
@@ -39,16 +39,17 @@ pub(super) fn adapted(scene: &Scene<'_>) -> Option<Finding> {
     let steps = scene.record.steps.iter().flat_map(|s| s.adaptations.iter().map(move |a| (s, a)));
     let gains = steps.filter_map(|(step, a)| Some((step, a, predicted_gain(a).filter(|g| *g >= ADAPTATION_GAIN)?)));
     let (step, adaptation, gain) = gains.max_by(|a, b| a.2.total_cmp(&b.2))?;
-    let AdaptationKind::DivideJoin { on, .. } = &adaptation.kind else { return None };
+    let divided = match &adaptation.kind {
+        AdaptationKind::DivideJoin { on, .. } => format!("the join{} was divided", keys(on)),
+        AdaptationKind::SplitGroups { by, .. } => format!("the aggregate by {} was divided", safe(&by.join(", "))),
+        AdaptationKind::SplitWindow { by, .. } => format!("the window by {} was divided", safe(&by.join(", "))),
+        _ => return None,
+    };
     let slots = plural(u64::from(scene.record.slots), "slot", "slots");
     Some(Finding {
         kind: FindingKind::Adapted,
         tone: Tone::Good,
-        what: format!(
-            "the join{} was divided in mid-run: its expected time on {slots} fell {}",
-            keys(on),
-            factor(gain, true)
-        ),
+        what: format!("{divided} in mid-run: its expected time on {slots} fell {}", factor(gain, true)),
         place: in_step(&step.name),
         next: format!("nothing to do; below is what it gained and cost, and `{}` turns it off", switch(adaptation)),
         weight: 2.5,

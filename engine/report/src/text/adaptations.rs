@@ -1,6 +1,6 @@
 //! What was changed in mid-run: why, task sizes before and after, what was expected, what was measured, what it cost.
 
-use sparklet_history::{Adaptation, HotKey, StepRecord};
+use sparklet_history::{Adaptation, AdaptationKind, HotKey, StepRecord};
 
 use super::Page;
 use super::overview::bar;
@@ -62,6 +62,9 @@ fn one(page: &mut Page, step: &StepRecord, adaptation: &Adaptation, slots: u32) 
     if !adaptation.hot_keys.is_empty() {
         let keys: Vec<String> = adaptation.hot_keys.iter().map(hot_key).collect();
         page.paragraph("    hot keys: ", &keys.join("; "), Tint::Plain);
+    }
+    if matches!(adaptation.kind, AdaptationKind::LeftWhole { .. }) {
+        return;
     }
     page.paragraph("    to turn it off: ", &format!("`{}`", switch(adaptation)), Tint::Dim);
 }
@@ -150,8 +153,13 @@ fn expected(page: &mut Page, adaptation: &Adaptation, gain: Option<f64>, slots: 
     } else {
         format!("{} as long", factor(1.0 / gain, unicode))
     };
+    let what = match &adaptation.kind {
+        AdaptationKind::SplitGroups { .. } => "the aggregate",
+        AdaptationKind::SplitWindow { .. } => "the window",
+        _ => "the join",
+    };
     let text = format!(
-        "{fell}on {} the join takes the time of {} rows instead of {}: {ratio}",
+        "{fell}on {} {what} takes the time of {} rows instead of {}: {ratio}",
         plural(u64::from(slots), "slot", "slots"),
         count(adaptation.predicted_after),
         count(adaptation.predicted_before)

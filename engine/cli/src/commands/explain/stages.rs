@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use sparklet_core::{AdaptiveMode, AdaptiveSettings};
-use sparklet_history::{NodeRecord, PlanRecord};
+use sparklet_history::{NodeRecord, PlanRecord, Whole};
 use sparklet_report::human::{count, plural};
 
 /// Why there are joins and no boundary, where size is no reason.
@@ -20,6 +20,8 @@ pub(super) struct Stages {
     boundaries: Vec<String>,
     /// Why there, or why nowhere.
     why: String,
+    /// A line for each aggregate or window whose groups or partitions stay whole even if they are hot.
+    whole: Vec<String>,
     /// True if a run that does not fit in memory is run again with more of them.
     again_if_out_of_memory: bool,
 }
@@ -35,7 +37,14 @@ impl Stages {
             again_if_out_of_memory: may && why != NOWHERE && joins(plan).next().is_some(),
             why,
             boundaries,
+            whole: Vec::new(),
         }
+    }
+
+    /// The same with what is never cut.
+    pub(super) fn with_whole(self, whole: &[(String, Whole)]) -> Self {
+        let line = |(what, why): &(String, Whole)| format!("{what}: {}", sparklet_report::adaptation::why_whole(why));
+        Self { whole: whole.iter().map(line).collect(), ..self }
     }
 
     /// Of a plan that does not change while it runs.
@@ -44,6 +53,7 @@ impl Stages {
             mode: settings.mode.name(),
             min_rows: settings.min_rows,
             boundaries: Vec::new(),
+            whole: Vec::new(),
             why: "the step is `deterministic`, so it keeps its plan".to_owned(),
             again_if_out_of_memory: false,
         }
@@ -51,6 +61,14 @@ impl Stages {
 
     /// Lines for people.
     pub(super) fn text(&self) -> String {
+        let whole = self
+            .whole
+            .iter()
+            .map(|line| format!("  stays whole if it is hot: {}\n", sparklet_report::human::safe(line)));
+        format!("{}{}", self.text_of_stages(), whole.collect::<String>())
+    }
+
+    fn text_of_stages(&self) -> String {
         if self.boundaries.is_empty() {
             let again = if self.again_if_out_of_memory {
                 "\n  if it runs out of memory, it is run again with the inputs of its joins as stages (`adaptive_memory`)"
@@ -71,7 +89,7 @@ impl Stages {
 
 fn why_there(settings: &AdaptiveSettings) -> String {
     if settings.mode == AdaptiveMode::Force {
-        return "`adaptive` is `force`: every join that can be cut, and every part that is there more than once"
+        return "`adaptive` is `force`: every join, group and window that can be cut, and every part that is there more than once"
             .to_owned();
     }
     let mut reasons = Vec::new();
@@ -84,6 +102,13 @@ fn why_there(settings: &AdaptiveSettings) -> String {
     reasons.extend(
         changes.map(|c| format!("{} rows or more of both inputs (`adaptive_min_rows`): {c}", count(settings.min_rows))),
     );
+    let grouped = match (settings.split_groups, settings.split_windows) {
+        (true, true) => Some("an aggregate with DISTINCT, or a window"),
+        (true, false) => Some("an aggregate with DISTINCT"),
+        (false, true) => Some("a window"),
+        (false, false) => None,
+    };
+    reasons.extend(grouped.map(|what| format!("as many rows of {what}: hot groups would be cut")));
     if settings.memory {
         reasons.push("a build side that may not fit in the memory of a slot (`adaptive_memory`)".to_owned());
     }
