@@ -254,3 +254,43 @@ fn switches_come_from_the_pipeline_the_environment_and_flags() {
     assert_eq!(said.code, 2, "{}", said.err);
     assert!(said.err.contains("whole number from 1"), "{}", said.err);
 }
+
+#[test]
+fn hot_groups_and_partitions_are_cut_and_others_say_why_not() {
+    let place = Place::new();
+    pipeline(&place, "");
+    let ask = |mode: &str, set: &str, query: &str| {
+        let args = ["sql", "--adaptive", mode, "--set", set, "--slots", "4", "--format", "csv", "-c", query];
+        let rows = place.ok(&args).out;
+        (rows, json(&place, &["report", "last"])["run"]["steps"][0]["adaptations"].clone())
+    };
+    let groups = "SELECT k, count(DISTINCT v % 7) AS a, count(DISTINCT v % 11) AS b, sum(v) AS s FROM 'p/facts.csv' \
+                  GROUP BY k ORDER BY k";
+    let ranks = "SELECT k, v, rank() OVER (PARTITION BY k ORDER BY v % 100) AS r FROM 'p/facts.csv' ORDER BY v";
+    let whole = "SELECT k, v, sum(v) OVER (PARTITION BY k) AS s FROM 'p/facts.csv' ORDER BY v";
+    let cut = [
+        (groups, "split_groups", "adaptive_split_groups"),
+        (ranks, "split_window", "adaptive_split_windows"),
+        (whole, "split_window", "adaptive_split_windows"),
+    ];
+    for (query, kind, switch) in cut {
+        let (plain, _) = ask("off", "adaptive_share=on", query);
+        let (rows, changes) = ask("force", "adaptive_share=on", query);
+        assert_eq!(rows, plain);
+        assert_eq!(changes[0]["kind"]["type"], kind, "{changes:#}");
+        assert!(changes[0]["task_cpu_us"].as_array().unwrap().len() > 4, "{changes:#}");
+        let text = place.ok(&["report", "last"]).out.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains("hot bucket") && text.contains("`7` has 4"), "{text}");
+        let (rows, changes) = ask("force", &format!("{switch}=off"), query);
+        assert_eq!((rows, changes.is_null()), (plain, true), "{changes:#}");
+        let explained = place.ok(&["explain", "--adaptive", "force", "--slots", "4", "-c", query]).out;
+        assert!(explained.contains(" by ") && explained.contains("rows expected"), "{explained}");
+    }
+    let lag = "SELECT k, v, lag(v) OVER (PARTITION BY k ORDER BY v) AS l FROM 'p/facts.csv' ORDER BY v";
+    let explained = place.ok(&["explain", "--adaptive", "force", "--slots", "4", "-c", lag]).out;
+    assert!(explained.contains("stays whole if it is hot: window lag by"), "{explained}");
+    let (_, changes) = ask("on", "adaptive_min_rows=1000", lag);
+    assert_eq!(changes[0]["kind"]["why"]["type"], "frame", "{changes:#}");
+    let text = place.ok(&["report", "last"]).out;
+    assert!(text.contains("left whole"), "{text}");
+}

@@ -450,8 +450,12 @@ mod tests {
         the join was not run, nor what was left to run beneath it
         a part of the plan that stands in it 2 times was computed once: Aggregate: groupBy=[[a.k]], aggr=[[sum(a.v)]]
         the query began again, the inputs of its joins as stages
+        1 hot bucket of the aggregate by a.k, a.t was cut into 8 slices and computed in two phases, divided by a.v; a.w first
+        2 hot buckets of the window by a.k were cut into 14 slices: row_number, sum of a slice goes on from what the slices before it gave
+        1 hot bucket of the window by a.k was cut into 14 slices: sum was computed once for each partition and joined to its rows
         the largest bucket has 420,000 rows of both sides, the median one 10,000 (42×)
         the largest bucket has 420,000 rows of both sides, the median one 0
+        the largest hash table would take 40.0 MiB of memory, a slot may have 5.00 MiB
         one input has 1 row in 2.00 KiB; 5,000 rows were expected of both together
         what runs before it turned out smaller than expected
         the attempt without stages did not fit in memory: out of memory by much

@@ -265,9 +265,16 @@ struct State {
     running: Vec<Option<(Arc<dyn ExecutionPlan>, usize)>>,
 }
 
+/// A task: a partition of a unit's join.
+struct Taken {
+    unit: usize,
+    slice: usize,
+    plan: Arc<dyn ExecutionPlan>,
+}
+
 impl Work {
     /// The next task and the join that it is a partition of.
-    fn next(&self) -> Result<Option<(usize, usize, Arc<dyn ExecutionPlan>)>> {
+    fn next(&self) -> Result<Option<Taken>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((unit, slice)) = state.tasks.pop_front() else { return Ok(None) };
         let plan = match &state.running[unit] {
@@ -279,7 +286,7 @@ impl Work {
                 plan
             }
         };
-        Ok(Some((unit, slice, plan)))
+        Ok(Some(Taken { unit, slice, plan }))
     }
 
     fn plan(&self, unit: &Unit) -> Result<Arc<dyn ExecutionPlan>> {
@@ -314,7 +321,7 @@ impl Work {
 
 impl TaskSource for Work {
     fn take(&self, context: &Arc<TaskContext>) -> Result<Option<Task>> {
-        let Some((unit, slice, plan)) = self.next()? else { return Ok(None) };
+        let Some(Taken { unit, slice, plan }) = self.next()? else { return Ok(None) };
         Ok(Some(Task { unit, stream: plan.execute(slice, Arc::clone(context))? }))
     }
 

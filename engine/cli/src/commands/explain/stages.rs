@@ -124,7 +124,8 @@ fn why_none(plan: &PlanRecord, settings: &AdaptiveSettings, slots: usize) -> Str
         return "`adaptive` is `off`".to_owned();
     }
     if joins(plan).next().is_none() {
-        return "the plan has no hash join, and no part with an aggregate or a window that is there more than once and large enough"
+        return "the plan has no hash join, no aggregate with DISTINCT and no window large enough to look for hot groups, \
+                and no part that is there more than once and large enough"
             .to_owned();
     }
     if settings.mode == AdaptiveMode::Force {
@@ -247,8 +248,8 @@ mod tests {
               if it runs out of memory, it is run again with the inputs of its joins as stages (`adaptive_memory`)
             no stages: each of its joins is a broadcast: one input is expected to be small
               if it runs out of memory, it is run again with the inputs of its joins as stages (`adaptive_memory`)
-            no stages: the plan has no hash join, and no part with an aggregate or a window that is there more than once and large enough
-            no stages: the plan has no hash join, and no part with an aggregate or a window that is there more than once and large enough
+            no stages: the plan has no hash join, no aggregate with DISTINCT and no window large enough to look for hot groups, and no part that is there more than once and large enough
+            no stages: the plan has no hash join, no aggregate with DISTINCT and no window large enough to look for hot groups, and no part that is there more than once and large enough
             no stages: its joins lie where nothing is cut: below a limit, in a recursion, in a scalar subquery, or in a NOT IN
             no stages: `adaptive` is `off`
             no stages: `adaptive_split_skew`, `adaptive_broadcast` and `adaptive_memory` are `off`
@@ -257,14 +258,16 @@ mod tests {
             stages: these parts run first and are measured; what is above is planned from what they were
               Inner join on a.k = b.k: 400099 rows expected on both sides together
               why: expected are 1,000 rows or more of both inputs (`adaptive_min_rows`): a hot key, or an input smaller than expected, would change how they are joined;
+                   or as many rows of an aggregate with DISTINCT, or a window: hot groups would be cut;
                    or a build side that may not fit in the memory of a slot (`adaptive_memory`);
                    or a part that is there more than once (`adaptive_share`)
             stages: these parts run first and are measured; what is above is planned from what they were
               Inner join on a.k = b.k: 400099 rows expected on both sides together
-              why: expected are 1,000 rows or more of both inputs (`adaptive_min_rows`): a hot key would change how they are joined
+              why: expected are 1,000 rows or more of both inputs (`adaptive_min_rows`): a hot key would change how they are joined;
+                   or as many rows of an aggregate with DISTINCT, or a window: hot groups would be cut
             stages: these parts run first and are measured; what is above is planned from what they were
               Inner join on a.k = b.k: 400099 rows expected on both sides together
-              why: `adaptive` is `force`: every join that can be cut, and every part that is there more than once
+              why: `adaptive` is `force`: every join, group and window that can be cut, and every part that is there more than once
             no stages: on 2 slots a hot key costs about what looking for it would (`adaptive_min_slots` is 4)
               if it runs out of memory, it is run again with the inputs of its joins as stages (`adaptive_memory`)
         ");
