@@ -7,8 +7,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use datafusion::catalog::{Session, TableProvider};
+use datafusion::catalog::{MemTable, Session, TableProvider};
+use datafusion::common::stats::Precision;
 use datafusion::common::{Constraints, Result, Statistics};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::source::DataSourceExec;
@@ -25,6 +27,16 @@ pub(crate) fn schema_of_rows(scan: &dyn ExecutionPlan) -> Option<SchemaRef> {
     }
     let memory = scan.downcast_ref::<DataSourceExec>()?.data_source().downcast_ref::<MemorySourceConfig>()?;
     Some(memory.original_schema())
+}
+
+/// Rows of a table in memory.
+fn in_memory(table: &dyn TableProvider) -> Option<Statistics> {
+    let memory = table.downcast_ref::<MemTable>()?;
+    let mut rows = 0;
+    for partition in &memory.batches {
+        rows += partition.try_read().ok()?.iter().map(RecordBatch::num_rows).sum::<usize>();
+    }
+    Some(Statistics::new_unknown(&table.schema()).with_num_rows(Precision::Exact(rows)))
 }
 
 impl crate::session::Session {
@@ -106,7 +118,7 @@ impl TableProvider for NamedTable {
     }
 
     fn statistics(&self) -> Option<Statistics> {
-        self.statistics.clone().or_else(|| self.inner.statistics())
+        self.statistics.clone().or_else(|| self.inner.statistics()).or_else(|| in_memory(self.inner.as_ref()))
     }
 
     async fn insert_into(
