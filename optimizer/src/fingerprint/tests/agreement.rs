@@ -10,8 +10,11 @@ use datafusion::logical_expr::{Distinct, LogicalPlan};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateOutputMode};
 use datafusion::prelude::SessionConfig;
+use sparklet_history::{NoEvidence, Scope};
 
 use super::support::{Session, Tables, runtime};
+use crate::candidates::{RewriteNote, candidates};
+use crate::cardinality::Cardinalities;
 use crate::fingerprint::{Identity, fingerprint_logical, fingerprint_physical, for_each_logical_node};
 
 /// Rows of a table at the most: plans need statistics, not data.
@@ -108,11 +111,34 @@ struct Tally {
     joins: usize,
     aggregates: usize,
     logical_only: usize,
+    candidates: usize,
     differences: Vec<String>,
+}
+
+/// Plans whose joins were put into another order can be planned, and are the same rows by their fingerprint.
+async fn reordered(session: &Session, name: &str, logical: &LogicalPlan, tally: &mut Tally) {
+    let scope = Scope { pipeline: "test", environment: "test" };
+    let root = |plan: &LogicalPlan| fingerprint_logical(plan, &session.sources).nodes[0];
+    for candidate in candidates(logical, &Cardinalities::new(&NoEvidence, scope, &session.sources)) {
+        let state = session.context.state();
+        let planned = state.query_planner().create_physical_plan(&candidate.plan, &state).await;
+        let shown = || format!("{}\n{}", logical.display_indent(), candidate.plan.display_indent());
+        if let Err(error) = planned {
+            tally.differences.push(format!("{name}: a candidate cannot be planned: {error}\n{}", shown()));
+        }
+        let orders = candidate.rewrites.iter().all(|note| matches!(note, RewriteNote::JoinOrder(_)));
+        if orders && root(&candidate.plan) != root(logical) {
+            tally.differences.push(format!("{name}: another order, another fingerprint:\n{}", shown()));
+        }
+        tally.candidates += 1;
+    }
 }
 
 async fn compare(session: &Session, name: &str, sql: &str, tally: &mut Tally) {
     let (logical, physical) = session.plans(sql).await;
+    if session.context.copied_config().target_partitions() == 1 {
+        reordered(session, name, &logical, tally).await;
+    }
     let started = std::time::Instant::now();
     let ours = fingerprint_logical(&logical, &session.sources);
     let between = started.elapsed();
@@ -209,6 +235,8 @@ fn check(workload: &str, tables: &Tables, count: usize) {
                 tally.aggregates,
                 tally.differences.len()
             );
+            let tried = name == "one partition";
+            assert_eq!(tally.candidates > 0, tried, "{name}: {} candidates", tally.candidates);
             differences.extend(tally.differences.into_iter().map(|d| format!("{name}: {d}")));
         }
         assert!(differences.is_empty(), "{}", differences.join("\n"));
