@@ -14,6 +14,7 @@ use datafusion::logical_expr::{Aggregate, Expr, Join, JoinConstraint, LogicalPla
 use super::block::{Block, Place, place_of};
 use super::graph::Graph;
 use super::set::single;
+use crate::cardinality::join::{KeySide, divisor};
 use crate::cardinality::profile::left_of;
 use crate::cardinality::{Cardinalities, Profiles, address};
 
@@ -132,7 +133,8 @@ impl Search<'_> {
                 let known = &beside.profile;
                 let Some(values) = known.columns.get(column) else { continue };
                 let left = left_of(values.distinct, values.of_rows, known.rows).min(known.rows);
-                let share = left / domain.distinct.max(1.0);
+                // A key whose table is whole keeps everything that refers to it, however wide the range of that is.
+                let share = left / divisor(&KeySide::of([domain]), &KeySide::of([values]));
                 let better = best.as_ref().is_none_or(|(b, _)| share < b.share);
                 if share <= self.limits.max_share && known.rows <= rows * self.limits.max_share && better {
                     best = Some((Values { relation: other, column, share }, key.clone()));
