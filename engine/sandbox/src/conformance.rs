@@ -55,10 +55,7 @@ fn every_language_gives_the_values_of_the_cases() {
             eprintln!("!! NOT TESTED: {name} is not built, it needs {needs}; see udf-sdk/conformance");
             continue;
         }
-        // A component holds a whole interpreter.
-        let mut declared = Declared::default();
-        declared.limits.memory = 256 << 20;
-        let outcome = Module::read(&file, name, declared, &Compiler::default()).map_err(|e| e.to_string());
+        let outcome = Module::read(&file, name, Declared::default(), &Compiler::default()).map_err(|e| e.to_string());
         let outcome = outcome.and_then(|module| Suite::new(module, name).run(&cases));
         match outcome {
             Ok(checks) => eprintln!("{name}: {checks} checks"),

@@ -25,7 +25,7 @@ import { Decimal, Maybe, fail } from "../../assemblyscript/assembly/index";
 
 @scalar export function or_else(a: string | null, b: string | null): string | null { return a === null ? b : a; }
 @scalar export function is_missing(a: Maybe<i64>): bool { return a.isNull; }
-@scalar export function reverse(bytes: Uint8Array): Uint8Array { return bytes.reverse(); }
+@scalar export function reverse_bytes(bytes: Uint8Array): Uint8Array { return bytes.reverse(); }
 @scalar("Decimal128(12,2)", "Decimal128(12,2)") export function double_decimal(a: Decimal): Decimal { return a + a; }
 @scalar("Date32", "Date32") export function next_day(a: i32): i32 { return a + 1; }
 @scalar("Timestamp(us)", "Timestamp(us)") export function add_hour(a: i64): i64 { return a + 3600000000; }

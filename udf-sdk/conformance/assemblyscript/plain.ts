@@ -16,7 +16,7 @@ export function mul_add(a: f64, b: f64): f64 {
   return a * b + 1;
 }
 
-export function factorial(n: i32): i64 {
+export function factorial_of(n: i32): i64 {
   let product: i64 = 1;
   for (let at = 2; at <= n; at++) product *= at;
   return product;

@@ -106,7 +106,7 @@ SPARKLET_SCALAR_NULLS(is_missing, Boolean, Int64) {
     return 0;
 }
 
-SPARKLET_SCALAR(reverse, Binary, Binary) {
+SPARKLET_SCALAR(reverse_bytes, Binary, Binary) {
     sparklet_bytes from = sparklet_get_bytes(in, 0, row);
     uint8_t *to = sparklet_push_room(result, from.len);
     for (uint32_t at = 0; at < from.len; at++) to[at] = from.data[from.len - 1 - at];

@@ -18,8 +18,8 @@ double mul_add(double a, double b) {
     return a * b + 1;
 }
 
-int64_t factorial(int32_t n) {
-    return n < 2 ? 1 : n * factorial(n - 1);
+int64_t factorial_of(int32_t n) {
+    return n < 2 ? 1 : n * factorial_of(n - 1);
 }
 
 double hypotenuse(double a, double b) {

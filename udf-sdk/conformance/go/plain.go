@@ -15,8 +15,8 @@ func halfF32(a float32) float32 { return a / 2 }
 //go:wasmexport mul_add
 func mulAdd(a, b float64) float64 { return a*b + 1 }
 
-//go:wasmexport factorial
-func factorial(n int32) int64 {
+//go:wasmexport factorial_of
+func factorialOf(n int32) int64 {
 	product := int64(1)
 	for i := int64(2); i <= int64(n); i++ {
 		product *= i

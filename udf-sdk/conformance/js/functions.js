@@ -16,7 +16,7 @@ scalar("mul_add", ["Float64", "Float64"], "Float64", (a, b) => a * b + 1);
 scalar("shout", ["Utf8"], "Utf8", text => text.replace(/[a-z]+/g, letters => letters.toUpperCase()) + "!");
 scalar("or_else", ["Utf8", "Utf8"], "Utf8", (a, b) => a ?? b, { nulls: true });
 scalar("is_missing", ["Int64"], "Boolean", a => a === null, { nulls: true });
-scalar("reverse", ["Binary"], "Binary", bytes => bytes.slice().reverse());
+scalar("reverse_bytes", ["Binary"], "Binary", bytes => bytes.slice().reverse());
 scalar("double_decimal", ["Decimal128(12,2)"], "Decimal128(12,2)", a => a * 2n);
 scalar("next_day", ["Date32"], "Date32", day => day + 1);
 scalar("add_hour", ["Timestamp(us)"], "Timestamp(us)", a => a + 3_600_000_000n);

@@ -66,7 +66,7 @@ def is_missing(a: Optional[int]) -> bool:
 
 
 @scalar
-def reverse(data: bytes) -> bytes:
+def reverse_bytes(data: bytes) -> bytes:
     return data[::-1]
 
 

@@ -23,7 +23,7 @@ scalar! {
     fn shout(text: &str) -> String { text.to_ascii_uppercase() + "!" }
     fn or_else(a: Option<&str>, b: Option<&str>) -> Option<String> { a.or(b).map(str::to_owned) }
     fn is_missing(a: Option<i64>) -> bool { a.is_none() }
-    fn reverse(bytes: &[u8]) -> Vec<u8> { bytes.iter().rev().copied().collect() }
+    fn reverse_bytes(bytes: &[u8]) -> Vec<u8> { bytes.iter().rev().copied().collect() }
     fn double_decimal(a: Decimal<12, 2>) -> Decimal<12, 2> { Decimal::new(a.units() * 2) }
     fn next_day(a: Date) -> Date { Date(a.0 + 1) }
     fn add_hour(a: Timestamp<Micros>) -> Timestamp<Micros> { Timestamp::new(a.count() + 3_600_000_000) }

@@ -21,7 +21,7 @@ pub extern "C" fn mul_add(a: f64, b: f64) -> f64 {
 }
 
 #[no_mangle]
-pub extern "C" fn factorial(n: i32) -> i64 {
+pub extern "C" fn factorial_of(n: i32) -> i64 {
     (1..=i64::from(n)).product()
 }
 

@@ -5,7 +5,7 @@
   (func (export "half_f32") (param f32) (result f32) (f32.div (local.get 0) (f32.const 2)))
   (func (export "mul_add") (param f64 f64) (result f64)
     (f64.add (f64.mul (local.get 0) (local.get 1)) (f64.const 1)))
-  (func (export "factorial") (param $n i32) (result i64) (local $product i64)
+  (func (export "factorial_of") (param $n i32) (result i64) (local $product i64)
     (local.set $product (i64.const 1))
     (block $done
       (loop $next

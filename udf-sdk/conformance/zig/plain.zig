@@ -16,7 +16,7 @@ export fn mul_add(a: f64, b: f64) f64 {
     return a * b + 1;
 }
 
-export fn factorial(n: i32) i64 {
+export fn factorial_of(n: i32) i64 {
     var product: i64 = 1;
     var at: i64 = 2;
     while (at <= n) : (at += 1) product *%= at;
