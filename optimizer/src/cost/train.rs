@@ -158,8 +158,9 @@ fn choose(split: &Split<'_>, prior: &Model) -> (Kind, f64) {
     for kind in [Kind::Nothing, Kind::Linear, Kind::Trees] {
         let fitted = fit(&split.train, prior, kind);
         let unknown = mean_error(&outcomes(&fitted, &split.apart));
+        let mut model = with_past(fitted, &split.train, 0.0);
         for trust in TRUSTS {
-            let model = with_past(fitted.clone(), &split.train, trust);
+            model.trust = trust;
             let known = mean_error(&outcomes(&model, &split.later));
             let error = known + unknown;
             // A more complex model has to be better by something.

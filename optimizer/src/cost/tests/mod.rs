@@ -1,3 +1,5 @@
+mod training;
+
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Int64Array, StringArray};
