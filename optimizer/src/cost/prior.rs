@@ -101,19 +101,26 @@ fn fit_trees(model: &Model, samples: &[&Sample]) -> Option<Learner> {
 /// Coefficients of 0 and above that are closest to what operators took, in relative terms; where little was measured they stay near the
 /// default.
 fn fit_coefficients(samples: &[&Sample]) -> Coefficients {
-    let mut by_class: BTreeMap<OperatorClass, Vec<([f64; TERMS], f64)>> = BTreeMap::new();
-    for sample in samples {
-        for (operator, cost) in sample.features.operators.iter().zip(&sample.per_operator) {
-            // Relative to what it took and a part of its step: what is cheap there may be wrong by any factor.
-            let unit = cost + 20.0 + 0.003 * sample.cpu_us;
-            let row = terms(operator).map(|term| term / unit);
-            by_class.entry(operator.shape.class).or_default().push((row, cost / unit));
-        }
-    }
     let mut coefficients = Coefficients::default();
-    for (class, rows) in by_class {
-        if let Some(of_class) = coefficients.0.get_mut(class as usize) {
-            *of_class = least_squares(&rows, *of_class).map(|coefficient| f64::from(rounded(coefficient)));
+    // Relative to what was measured, too little is the cheaper mistake; relative to what was said the last time, too much is. The mean of
+    // both is fair.
+    for pass in 0..4 {
+        let mut by_class: BTreeMap<OperatorClass, Vec<([f64; TERMS], f64)>> = BTreeMap::new();
+        for sample in samples {
+            for (operator, cost) in sample.features.operators.iter().zip(&sample.per_operator) {
+                let said = if pass == 0 { *cost } else { coefficients.cost(operator) };
+                // What is cheap beside its step may be wrong by any factor.
+                let unit = 0.5 * (cost + said) + 20.0 + 0.003 * sample.cpu_us;
+                let row = terms(operator).map(|term| term / unit);
+                by_class.entry(operator.shape.class).or_default().push((row, cost / unit));
+            }
+        }
+        let start = Coefficients::default();
+        for (class, rows) in by_class {
+            let number = class as usize;
+            if let (Some(of_class), Some(start)) = (coefficients.0.get_mut(number), start.0.get(number)) {
+                *of_class = least_squares(&rows, *start).map(|coefficient| f64::from(rounded(coefficient)));
+            }
         }
     }
     coefficients

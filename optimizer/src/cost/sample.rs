@@ -44,9 +44,11 @@ fn sample(run: &RunRecord, step: &StepRecord) -> Option<Sample> {
     Some(Sample { features, cpu_us, per_operator, at_us, step: format!("{}/{}", run.pipeline, step.name) })
 }
 
-/// CPU time of the plan: planning runs on one thread, and checks and publishing take their share by time.
+/// CPU time of the plan: planning runs on one thread, on a busy machine as slowly as the rest, and checks and publishing take their share
+/// by time.
 fn execution_cpu(step: &StepRecord) -> f64 {
-    let after_planning = step.cpu_us.saturating_sub(step.planning_us) as f64;
+    let pace = (step.cpu_us as f64 / step.wall_us.max(1) as f64).min(1.0);
+    let after_planning = (step.cpu_us as f64 - step.planning_us as f64 * pace).max(0.0);
     let others = step.checks_us.saturating_add(step.publish_us) as f64;
     let execution = step.execution_us.max(1) as f64;
     after_planning * execution / (execution + others)
