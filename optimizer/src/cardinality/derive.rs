@@ -11,7 +11,7 @@ use datafusion::logical_expr::{
     TableProviderFilterPushDown, TableScan,
 };
 
-use super::estimate::{Estimate, EstimateSource};
+use super::estimate::{Estimate, EstimateSource, OF_JOIN, combined};
 use super::join::{KeySide, divisor, matching_share};
 use super::profile::{ColumnProfile, Profile, UNKNOWN_ROWS, width_of};
 use super::selectivity::{column_of, filtered};
@@ -189,7 +189,7 @@ impl Profiles {
                 width: width_of(field.data_type()),
             });
         }
-        let spread = if aggregate.group_expr.is_empty() { 1.0 } else { (input.spread * 3.0).min(1e4) };
+        let spread = if aggregate.group_expr.is_empty() { 1.0 } else { combined([input.spread, 2.5]) };
         Profile { rows, columns, spread, grounded: input.grounded }
     }
 
@@ -203,7 +203,7 @@ impl Profiles {
         if !join.on.is_empty() {
             inner /= divisor(&left_side, &right_side);
         }
-        let mut spread = left.spread.max(right.spread) * if join.on.is_empty() { 1.0 } else { 2.0 };
+        let mut spread = combined([left.spread, right.spread, if join.on.is_empty() { 1.0 } else { OF_JOIN }]);
         let grounded = left.grounded && right.grounded;
         let mut residual = 1.0;
         if let Some(filter) = &join.filter
@@ -214,7 +214,7 @@ impl Profiles {
             for condition in split_conjunction(filter) {
                 residual *= filtered(both.clone(), condition, &schema).rows / both.rows;
             }
-            spread *= 3.0;
+            spread = combined([spread, 2.5]);
         }
         inner *= residual;
         let both_columns = || left.columns.iter().chain(&right.columns).cloned().collect::<Vec<_>>();
@@ -250,7 +250,7 @@ impl Profiles {
                 (outer.rows, outer.columns)
             }
         };
-        Profile { rows, columns, spread: spread.min(1e4), grounded }
+        Profile { rows, columns, spread, grounded }
     }
 }
 

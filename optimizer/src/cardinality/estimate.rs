@@ -54,3 +54,16 @@ impl Estimate {
         Self::within(rows, 1.0, source)
     }
 }
+
+/// Widest factor that an estimate is given.
+const WIDEST: f64 = 1e4;
+
+/// The factor by which a product may be off whose parts may be off by `spreads`, independently of one another: logarithms of errors add as
+/// squares do.
+pub(crate) fn combined(spreads: impl IntoIterator<Item = f64>) -> f64 {
+    let squares: f64 = spreads.into_iter().map(|spread| spread.max(1.0).ln().powi(2)).sum();
+    squares.sqrt().exp().min(WIDEST)
+}
+
+/// What a join whose keys are known by metadata only may be off by.
+pub(crate) const OF_JOIN: f64 = 1.8;

@@ -11,6 +11,7 @@ mod tests;
 
 pub(crate) use derive::{Profiles, address, column};
 pub use estimate::{Estimate, EstimateSource};
+pub(crate) use estimate::{OF_JOIN, combined};
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,6 +5,7 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 
+use super::estimate::combined;
 use super::profile::{Profile, number};
 
 /// Conditions of which nothing is known.
@@ -59,12 +60,11 @@ pub(crate) fn filtered(mut profile: Profile, predicate: &Expr, schema: &DFSchema
     for (share, known) in shares {
         let share = share.clamp(1e-7, 1.0);
         profile.rows *= if known { share } else { share.powf(weight) };
-        profile.spread *= if known { 1.2 } else { 3.0 };
+        profile.spread = combined([profile.spread, if known { 1.2 } else { 3.0 }]);
         if !known {
             weight /= 2.0;
         }
     }
-    profile.spread = profile.spread.min(1e4);
     profile
 }
 

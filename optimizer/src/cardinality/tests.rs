@@ -84,3 +84,10 @@ fn semi_joins_keep_what_can_have_a_partner() {
     assert!((matching_share(&side(1000.0, 1e6), &side(1000.0, 1000.0), 100.0) - 0.1).abs() < 1e-6);
     assert!((matching_share(&side(1000.0, 1e6), &side(1000.0, 1e6), 1e6) - 1.0).abs() < 1e-6);
 }
+
+#[test]
+fn errors_of_parts_add_as_squares_of_their_logarithms() {
+    assert!((super::combined([2.0]) - 2.0).abs() < 1e-9);
+    assert!((super::combined([2.0; 4]) - 4.0).abs() < 1e-9);
+    assert!(super::combined([1e4; 9]) <= 1e4);
+}

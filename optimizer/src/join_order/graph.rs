@@ -9,7 +9,7 @@ use super::set::{Set, members, single, within};
 use crate::cardinality::join::{KeySide, divisor, matching_share};
 use crate::cardinality::profile::{ColumnProfile, Profile};
 use crate::cardinality::selectivity::filtered;
-use crate::cardinality::{Estimate, EstimateSource, Profiles, column};
+use crate::cardinality::{Estimate, EstimateSource, OF_JOIN, Profiles, column, combined};
 
 /// Rows assumed when the share of a condition is worked out.
 const MANY: f64 = 1e9;
@@ -395,15 +395,15 @@ impl Graph {
     /// The estimate for a set.
     pub(super) fn of_set(&mut self, set: Set) -> Estimate {
         let rows = self.rows(set);
-        let parts = members(set).filter_map(|i| self.relations.get(i)).map(|r| r.profile.spread);
-        let of_parts = parts.fold(1.0, f64::max);
         let told = self.facts.iter().filter(|fact| self.has_edges(set, fact.left, fact.right)).count();
-        let joins = f64::from(set.count_ones().saturating_sub(1));
+        let joins = (set.count_ones() as usize).saturating_sub(1);
         if told > 0 {
-            let untold = (joins - told as f64).max(0.0);
-            return Estimate::within(rows, 1.5 * 2f64.powf(untold), EstimateSource::Edges { runs: told as u32 });
+            let untold = std::iter::repeat_n(OF_JOIN, joins.saturating_sub(told));
+            return Estimate::within(rows, combined(untold.chain([1.5])), EstimateSource::Edges { runs: told as u32 });
         }
-        Estimate::within(rows, (of_parts * 2f64.powf(joins)).min(1e4), EstimateSource::Statistics)
+        let parts = members(set).filter_map(|i| self.relations.get(i)).map(|r| r.profile.spread);
+        let spread = combined(parts.chain(std::iter::repeat_n(OF_JOIN, joins)));
+        Estimate::within(rows, spread, EstimateSource::Statistics)
     }
 
     /// What joins that ran tell of the edges within `set`.
