@@ -16,7 +16,7 @@ use crate::error::{AtPath, Failure, Result};
 use crate::home::{Home, View, Workload};
 use crate::report::Report;
 use crate::runs::{self, Plan, Track};
-use crate::{plot, prior, queries, skew, text};
+use crate::{peer, plot, prior, queries, skew, text};
 
 /// Measures sparklet on workloads that come again day after day, beside plain DataFusion of the same version.
 #[derive(Debug, Parser)]
@@ -133,6 +133,14 @@ enum Command {
         /// File of the model.
         #[arg(long, default_value = "optimizer/src/cost/prior.json")]
         out: PathBuf,
+    },
+    /// Run queries as lines on standard input tell, with one engine and no other in the process; `benches/peers` uses it.
+    Peer {
+        #[command(flatten)]
+        what: What,
+        /// The engine.
+        #[arg(long, value_enum)]
+        engine: peer::Engine,
     },
     /// Print plain DataFusion's plan of a query, for looking at what a ratio says.
     Plan {
@@ -291,6 +299,24 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<bool> {
             let json = model.to_json().map_err(|error| Failure::new(error.to_string()))?;
             std::fs::write(&file, &json).at_path(&file)?;
             writeln!(out, "written: {} ({} KiB)", file.display(), json.len() / 1024)?;
+        }
+        Command::Peer { what, engine } => {
+            let work = Work::new(&home)?;
+            let plan = what.plan(&home, &work, Track::Frozen, 1, 1)?;
+            let tables = all_tables(&home, &what, &work)?;
+            let settings = peer::Setting {
+                engine,
+                workload: plan.workload,
+                settings: plan.settings,
+                tables,
+                state: work.path().join("state"),
+            };
+            runtime(settings.settings.slots)?.block_on(peer::serve(
+                &settings,
+                &plan.queries,
+                &mut io::stdin().lock(),
+                out,
+            ))?;
             Ok(true)
         }
         Command::Plan { what } => {

@@ -14,6 +14,7 @@ mod error;
 mod home;
 mod literals;
 mod measure;
+mod peer;
 mod plot;
 mod prior;
 mod queries;
