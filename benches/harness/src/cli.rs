@@ -299,6 +299,7 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<bool> {
             let json = model.to_json().map_err(|error| Failure::new(error.to_string()))?;
             std::fs::write(&file, &json).at_path(&file)?;
             writeln!(out, "written: {} ({} KiB)", file.display(), json.len() / 1024)?;
+            Ok(true)
         }
         Command::Peer { what, engine } => {
             let work = Work::new(&home)?;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::ValueEnum;
 use serde::Serialize;
-use sparklet_history::{History, HistoryOptions, Remembered};
+use sparklet_history::{History, HistoryOptions, Remembered, StateFolder};
 
 use crate::engine::{Plain, Settings, Sparklet};
 use crate::error::{Failure, Result};
@@ -53,7 +54,7 @@ pub(crate) async fn serve(
     out: &mut dyn Write,
 ) -> Result<()> {
     let history = History::new(setting.state.clone(), HistoryOptions::default());
-    let mut peer = Peer { setting, history, running: start(setting).await? };
+    let mut peer = Peer { setting, running: start(setting, &history).await?, history };
     say(out, &Reply::Ready { ready: true })?;
     let mut line = String::new();
     while input.read_line(&mut line)? > 0 {
@@ -95,7 +96,7 @@ impl Peer<'_> {
                 Ok(done(answer.batches.iter().map(|b| b.num_rows() as u64).sum(), answer.cost))
             }
             Running::Sparklet { engine, trace } => {
-                let (answer, prepared) = engine.run(&query.sql).await?;
+                let (answer, prepared) = engine.run(&query.name(), &query.sql).await?;
                 let rows = answer.batches.iter().map(|b| b.num_rows() as u64).sum();
                 let observed = prepared.observe_with_texts();
                 trace.add(&query.name(), &query.sql, answer.cost, rows, &prepared, observed);
@@ -105,7 +106,7 @@ impl Peer<'_> {
     }
 
     async fn remember(&mut self) -> Result<()> {
-        let fresh = start(self.setting).await?;
+        let fresh = start(self.setting, &self.history).await?;
         if let Running::Sparklet { engine, trace } = std::mem::replace(&mut self.running, fresh) {
             let (record, texts) = trace.finish(engine.session(), &engine.sources);
             match self.history.remember(&record, &texts) {
@@ -117,7 +118,7 @@ impl Peer<'_> {
     }
 }
 
-async fn start(setting: &Setting) -> Result<Running> {
+async fn start(setting: &Setting, history: &History) -> Result<Running> {
     Ok(match setting.engine {
         Engine::Plain => {
             let plain = Plain::new(&setting.settings, &BTreeMap::new())?;
@@ -125,7 +126,8 @@ async fn start(setting: &Setting) -> Result<Running> {
             Running::Plain(plain)
         }
         Engine::Sparklet => {
-            let mut engine = Box::new(Sparklet::new(&setting.settings, setting.workload.name())?);
+            let past = Arc::new(StateFolder::new(history.clone(), "default"));
+            let mut engine = Box::new(Sparklet::new(&setting.settings, setting.workload.name(), Some(past))?);
             engine.register(&setting.tables).await?;
             Running::Sparklet { engine, trace: Trace::default() }
         }
