@@ -22,10 +22,10 @@ use crate::inspect::cut;
 pub const ARGUMENT: &str = "__compile-function-module";
 
 /// Names the binary of sparklet for programs that use the library.
-const VARIABLE: &str = "SPARKLET_COMPILER";
+pub(crate) const VARIABLE: &str = "SPARKLET_COMPILER";
 
 /// Largest module that is compiled in this process, in bytes.
-const MAX_HERE: usize = 2 << 20;
+pub(crate) const MAX_HERE: usize = 2 << 20;
 
 /// What the process may use.
 const CPU_SECONDS: u64 = 120;
