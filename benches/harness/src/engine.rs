@@ -13,9 +13,10 @@ use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, PeakRecordin
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
 use datafusion::prelude::ParquetReadOptions;
+use sparklet_core::models::{self, ServingModel};
 use sparklet_core::source::{Format, SourceOptions, SourceSpec};
 use sparklet_core::{AdaptiveSettings, PreparedQuery, Session, SessionConfig};
-use sparklet_history::{Recall, SourceRecord};
+use sparklet_history::{History, HistoryError, SourceRecord, StateFolder};
 
 use crate::error::{AtPath, Result};
 use crate::measure::{Clock, Cost};
@@ -122,6 +123,14 @@ impl Plain {
     }
 }
 
+/// Environment of the harness's runs.
+const ENVIRONMENT: &str = "default";
+
+/// What the command line does once a run is remembered: a cost model is trained where one is due.
+pub(crate) fn learn(history: &History) -> std::result::Result<(), HistoryError> {
+    models::train(history, ENVIRONMENT, false).map(drop)
+}
+
 /// Sparklet through its public session.
 pub(crate) struct Sparklet {
     session: Session,
@@ -130,15 +139,16 @@ pub(crate) struct Sparklet {
 }
 
 impl Sparklet {
-    /// A session with `settings` that observes.
-    pub(crate) fn new(settings: &Settings, pipeline: &str, past: Option<Arc<dyn Recall>>) -> Result<Self> {
+    /// A session with `settings` that observes, and plans from what `past` holds.
+    pub(crate) fn new(settings: &Settings, pipeline: &str, past: Option<&History>) -> Result<Self> {
         let config = SessionConfig {
             memory_limit: Some(settings.memory),
             slots: Some(settings.slots),
             spill_dir: settings.spill.clone(),
             batch_size: settings.batch_size,
             observe: true,
-            past,
+            past: past.map(|history| Arc::new(StateFolder::new(history.clone(), ENVIRONMENT)) as _),
+            model: past.map(|history| Arc::new(ServingModel::new(history.clone(), ENVIRONMENT)) as _),
             pipeline: pipeline.to_owned(),
             adaptive: settings.adaptive.clone(),
             ..SessionConfig::default()

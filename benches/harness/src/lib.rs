@@ -12,6 +12,7 @@ mod domains;
 mod engine;
 mod error;
 mod home;
+mod learning;
 mod literals;
 mod measure;
 mod peer;

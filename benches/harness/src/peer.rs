@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::ValueEnum;
 use serde::Serialize;
-use sparklet_history::{History, HistoryOptions, Remembered, StateFolder};
+use sparklet_history::{History, HistoryOptions, Remembered};
 
-use crate::engine::{Plain, Settings, Sparklet};
+use crate::engine::{Plain, Settings, Sparklet, learn};
 use crate::error::{Failure, Result};
 use crate::home::Workload;
 use crate::measure::Cost;
@@ -110,7 +109,7 @@ impl Peer<'_> {
         if let Running::Sparklet { engine, trace } = std::mem::replace(&mut self.running, fresh) {
             let (record, texts) = trace.finish(engine.session(), &engine.sources);
             match self.history.remember(&record, &texts) {
-                Remembered::Stored { .. } => {}
+                Remembered::Stored { .. } => learn(&self.history).map_err(|error| Failure::new(error.to_string()))?,
                 other => return Err(Failure::new(format!("the round was not remembered: {other:?}"))),
             }
         }
@@ -126,8 +125,7 @@ async fn start(setting: &Setting, history: &History) -> Result<Running> {
             Running::Plain(plain)
         }
         Engine::Sparklet => {
-            let past = Arc::new(StateFolder::new(history.clone(), "default"));
-            let mut engine = Box::new(Sparklet::new(&setting.settings, setting.workload.name(), Some(past))?);
+            let mut engine = Box::new(Sparklet::new(&setting.settings, setting.workload.name(), Some(history))?);
             engine.register(&setting.tables).await?;
             Running::Sparklet { engine, trace: Trace::default() }
         }

@@ -47,13 +47,13 @@ impl Trace {
             peak_memory_bytes: cost.peak_memory_bytes,
             output: None,
             checks: Vec::new(),
-            plan: Some(observed.plan),
             decisions: prepared.decisions().to_vec(),
             choice: Some({
-                let mut choice = Box::new(prepared.choice());
+                let mut choice = Box::new(prepared.choice_after(&observed.plan));
                 conclude(&mut choice, Outcome::Succeeded, cost.cpu_us, cost.wall_us.saturating_sub(cost.planning_us));
                 choice
             }),
+            plan: Some(observed.plan),
             adaptations: prepared.adaptations(),
             functions: Vec::new(),
             error: None,

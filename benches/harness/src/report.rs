@@ -1,6 +1,7 @@
 //! What the measurements say: ratios with intervals, regressions, planning, q-errors, memory.
 
 use std::collections::BTreeMap;
+use std::ops::RangeBounds;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -8,6 +9,7 @@ use sparklet_history::MachineRecord;
 
 use crate::calibrate::Calibration;
 use crate::home::Workload;
+use crate::learning::Learned;
 use crate::measure::Cost;
 use crate::runs::{Column, Measured, Plan, Sample, Track};
 use crate::stats::{Estimate, geometric_mean, median, paired_ratio, quantile, total_ratio};
@@ -43,6 +45,10 @@ pub(crate) struct Report {
     /// after the result: a query's observations are read, the run is remembered), `plain_again` (noise), `tuned`.
     pub(crate) columns: BTreeMap<String, Comparison>,
     pub(crate) queries: Vec<QueryReport>,
+    /// The same columns from the third day on: what has been learned by then.
+    pub(crate) from_day_3: BTreeMap<String, Comparison>,
+    /// Choices of plans, and predictions.
+    pub(crate) learned: Learned,
     pub(crate) by_day: Vec<DayReport>,
     /// Planning time in milli-seconds, by column.
     pub(crate) planning_ms: BTreeMap<String, Quantiles>,
@@ -127,7 +133,7 @@ pub(crate) struct Quantiles {
 }
 
 impl Quantiles {
-    fn of(values: &[f64]) -> Self {
+    pub(crate) fn of(values: &[f64]) -> Self {
         let at = |q| if values.is_empty() { 0.0 } else { quantile(values, q) };
         Self { count: values.len(), p50: at(0.5), p90: at(0.9), p99: at(0.99) }
     }
@@ -171,9 +177,9 @@ struct Pairs {
 /// Stands for the remembering of a run among its queries: it costs sparklet alone.
 const REMEMBERING: u32 = 0;
 
-fn pairs(samples: &[Sample], remembering: &[(u32, u32, Cost)], reading: Reading, day: Option<u32>) -> Pairs {
+fn pairs(samples: &[Sample], remembering: &[(u32, u32, Cost)], reading: Reading, days: impl RangeBounds<u32>) -> Pairs {
     let key = |s: &Sample| (s.day, s.query, s.pair);
-    let wanted = |s: &&Sample| day.is_none_or(|day| s.day == day);
+    let wanted = |s: &&Sample| days.contains(&s.day);
     let plain: BTreeMap<_, _> =
         samples.iter().filter(wanted).filter(|s| s.column == Column::Plain).map(|s| (key(s), s)).collect();
     let mut pairs = Pairs { wall: BTreeMap::new(), cpu: BTreeMap::new() };
@@ -185,7 +191,7 @@ fn pairs(samples: &[Sample], remembering: &[(u32, u32, Cost)], reading: Reading,
         }
     }
     if reading.0 == "sparklet_whole" {
-        for (_, _, cost) in remembering.iter().filter(|r| day.is_none_or(|day| r.0 == day)) {
+        for (_, _, cost) in remembering.iter().filter(|r| days.contains(&r.0)) {
             pairs.wall.entry(REMEMBERING).or_default().push((cost.wall_us as f64, 0.0));
             pairs.cpu.entry(REMEMBERING).or_default().push((cost.cpu_us as f64, 0.0));
         }
@@ -230,7 +236,7 @@ fn comparison(pairs: &Pairs, seed: u64) -> Comparison {
 
 impl Report {
     /// Version of the format that this build writes.
-    pub(crate) const FORMAT: u32 = 1;
+    pub(crate) const FORMAT: u32 = 2;
 
     /// The report on what was measured.
     pub(crate) fn new(
@@ -242,10 +248,16 @@ impl Report {
         let samples = measured.samples;
         let present: Vec<(Reading, Pairs)> = READINGS
             .into_iter()
-            .map(|r| (r, pairs(&samples, &measured.remembering, r, None)))
+            .map(|r| (r, pairs(&samples, &measured.remembering, r, ..)))
             .filter(|(_, p)| !p.wall.is_empty())
             .collect();
         let columns = present.iter().map(|(r, p)| (r.0.to_owned(), comparison(p, plan.seed))).collect();
+        let late = READINGS.into_iter().map(|r| (r, pairs(&samples, &measured.remembering, r, 3..)));
+        let from_day_3 = late
+            .filter(|(_, pairs)| !pairs.wall.is_empty())
+            .map(|(r, pairs)| (r.0.to_owned(), comparison(&pairs, plan.seed)))
+            .filter(|(_, comparison)| comparison.wall.value.is_finite())
+            .collect();
         let query = |number: u32| -> QueryReport {
             let ratio = |p: &Pairs| -> Option<QueryRatio> {
                 let (wall, cpu) = (p.wall.get(&number)?, p.cpu.get(&number)?);
@@ -291,6 +303,8 @@ impl Report {
             different_settings: measured.different_settings,
             columns,
             queries: plan.queries.iter().map(|q| query(q.number)).collect(),
+            from_day_3,
+            learned: Learned::new(measured.choices, &measured.training),
             by_day: (1..=plan.days)
                 .map(|day| day_report(day, &samples, &measured.registration, &measured.remembering))
                 .collect(),
@@ -331,7 +345,7 @@ fn day_report(
         registration.iter().filter(|r| r.0 == day && r.1 == column).map(|r| r.2.wall_us as f64).sum::<f64>()
     };
     for reading in READINGS {
-        let pairs = pairs(samples, remembering, reading, Some(day));
+        let pairs = pairs(samples, remembering, reading, day..=day);
         let (wall, cpu) = (sums(&pairs.wall), sums(&pairs.cpu));
         if wall.1 > 0.0 {
             report.wall.insert(reading.0.to_owned(), wall.0 / wall.1);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use chrono::NaiveDate;
 use clap::ValueEnum;
@@ -11,12 +10,13 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
-use sparklet_history::{Completeness, History, HistoryOptions, NodeRecord, Recall, Remembered, StateFolder};
+use sparklet_history::{Completeness, History, HistoryOptions, NodeRecord, Remembered, StepRecord};
 
 use crate::compare::{Rows, Verdict, compare};
-use crate::engine::{Answer, Plain, Settings, Sparklet, different_settings};
+use crate::engine::{Answer, Plain, Settings, Sparklet, different_settings, learn};
 use crate::error::{Failure, Result};
 use crate::home::{Home, Manifest, View, Workload};
+use crate::learning::Choice;
 use crate::literals::{self, Domains};
 use crate::measure::{Clock, Cost, Neighbours};
 use crate::queries::{self, Query};
@@ -67,6 +67,10 @@ pub(crate) struct Measured {
     pub(crate) registration: Vec<(u32, Column, Cost)>,
     /// Making and remembering the record of a run of all queries, by day and pair.
     pub(crate) remembering: Vec<(u32, u32, Cost)>,
+    /// Training a cost model after the run of a day.
+    pub(crate) training: Vec<(u32, Cost)>,
+    /// Choices of plans, of the first pair of each day.
+    pub(crate) choices: Vec<Choice>,
     /// q-errors of operators with a complete count, sparklet's first pair of each day.
     pub(crate) q_errors: Vec<f64>,
     /// Results compared, and those that differ.
@@ -117,7 +121,7 @@ pub(crate) async fn run(home: &Home, plan: &Plan, work: &Path, out: &mut dyn Wri
     let neighbours = Neighbours::watch();
     for day in 1..=plan.days {
         view.advance(if plan.track == Track::Moving { day } else { manifest.days })?;
-        let mut today = Day::open(plan, day, &view.tables(), memory.past(), &mut random, &mut measured).await?;
+        let mut today = Day::open(plan, day, &view.tables(), &memory.state, &mut random, &mut measured).await?;
         if day == 1 {
             measured.different_settings = different_settings(&today.plain, &today.sparklet);
         }
@@ -168,18 +172,25 @@ struct Memories {
 }
 
 impl Memories {
-    /// What a day is planned from.
-    fn past(&self) -> Arc<dyn Recall> {
-        Arc::new(StateFolder::new(self.state.clone(), "default"))
-    }
-
     fn remember(&self, day: u32, pair: u32, trace: Trace, sparklet: &Sparklet, measured: &mut Measured) {
         let history = if pair == 0 { &self.state } else { &self.aside };
         let clock = Clock::start();
         let (record, texts) = trace.finish(sparklet.session(), &sparklet.sources);
+        if pair == 0 {
+            let choice = |step: &StepRecord| Some(Choice::of(day, step.name.clone(), step.choice.as_deref()?.clone()));
+            measured.choices.extend(record.steps.iter().filter_map(choice));
+        }
         let remembered = history.remember(&record, &texts);
         measured.remembering.push((day, pair, clock.stop()));
         match remembered {
+            // As the command line does; only the clock of the day's own run counts it.
+            Remembered::Stored { .. } if pair == 0 => {
+                let clock = Clock::start();
+                if let Err(error) = learn(history) {
+                    measured.not_stored.push(format!("day {day}: no model was trained: {error}"));
+                }
+                measured.training.push((day, clock.stop()));
+            }
             Remembered::Stored { .. } => {}
             other => measured.not_stored.push(format!("day {day}: {other:?}")),
         }
@@ -207,7 +218,7 @@ impl Day {
         plan: &Plan,
         day: u32,
         tables: &[(String, PathBuf)],
-        past: Arc<dyn Recall>,
+        past: &History,
         random: &mut StdRng,
         measured: &mut Measured,
     ) -> Result<Self> {

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use crate::calibrate;
+use crate::learning::Learned;
 use crate::report::{Comparison, Report};
 use crate::stats::Estimate;
 
@@ -36,6 +37,13 @@ pub(crate) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     for (name, column) in &report.columns {
         total(name, column, out)?;
     }
+    if report.days > 3 {
+        writeln!(out, "from the third day on")?;
+        for (name, column) in &report.from_day_3 {
+            total(name, column, out)?;
+        }
+    }
+    learned(&report.learned, out)?;
     if report.days > 1 {
         writeln!(out, "\nday   sparklet  plain again  whole day")?;
         for day in &report.by_day {
@@ -105,6 +113,33 @@ pub(crate) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     writeln!(out, "results: {} compared, {} differ", report.results_compared, report.mismatches.len())
+}
+
+fn learned(learned: &Learned, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out)?;
+    for (day, roles) in &learned.roles {
+        let roles: Vec<String> = roles.iter().map(|(role, n)| format!("{n} {role}")).collect();
+        writeln!(out, "plans on day {day}: {}", roles.join(", "))?;
+    }
+    let (searched, looked_up, training) = (learned.searched_ms, learned.looked_up_ms, learned.training_ms);
+    writeln!(
+        out,
+        "planning added: searched {} ×, P50 {:.2} ms, P99 {:.2} ms; looked up {} ×, P50 {:.2} ms, P99 {:.2} ms; training P50 {:.0} ms",
+        searched.count, searched.p50, searched.p99, looked_up.count, looked_up.p50, looked_up.p99, training.p50
+    )?;
+    if learned.prediction.count > 0 {
+        let q = learned.prediction;
+        writeln!(
+            out,
+            "predicted CPU time of {} queries from day 3 on: q-error P50 {:.2}, P90 {:.2}, P99 {:.2}; {:.0} % within their interval",
+            q.count,
+            q.p50,
+            q.p90,
+            q.p99,
+            learned.coverage * 100.0
+        )?;
+    }
+    Ok(())
 }
 
 fn queries(report: &Report, out: &mut dyn Write) -> io::Result<()> {

@@ -1,7 +1,12 @@
 //! Cost models of a state folder: the one that serves, and training when a run is over.
 
+use std::sync::{Arc, OnceLock};
+
 use sparklet_history::{Fingerprint, History, HistoryError, Models, Outcome, RunFilter, Store};
-use sparklet_optimizer::cost::{self, Accuracy, Evaluation, Model, ModelVersion, Sample, Verdict};
+use sparklet_optimizer::cost::{
+    self, Accuracy, AnalyticModel, CostModel, Evaluation, Interval, Model, ModelVersion, PlanFeatures, Prediction,
+    Sample, Verdict,
+};
 
 /// Runs that a model is trained on at the most, the last ones: what bounds reading.
 const MOST_RUNS: usize = 64;
@@ -43,6 +48,61 @@ pub fn serving(history: &History, environment: &str) -> Serving {
             Serving { model: cost::prior().clone(), ignored: Some(format!("model {number} is not used: {reason}")) }
         }
     }
+}
+
+/// The model that serves in an environment, read when a plan is first predicted.
+#[derive(Debug)]
+pub struct ServingModel {
+    history: History,
+    environment: String,
+    model: OnceLock<Model>,
+}
+
+impl ServingModel {
+    /// Of `environment` in the state folder of `history`.
+    pub fn new(history: History, environment: impl Into<String>) -> Self {
+        Self { history, environment: environment.into(), model: OnceLock::new() }
+    }
+
+    fn model(&self) -> &Model {
+        self.model.get_or_init(|| {
+            let serving = serving(&self.history, &self.environment);
+            if let Some(ignored) = serving.ignored {
+                tracing::debug!("{ignored}");
+            }
+            serving.model
+        })
+    }
+}
+
+impl CostModel for ServingModel {
+    fn predict(&self, plan: &PlanFeatures) -> Prediction {
+        self.model().predict(plan)
+    }
+
+    fn spread(&self, known: f64) -> Interval {
+        self.model().spread(known)
+    }
+
+    fn version(&self) -> ModelVersion {
+        self.model().version()
+    }
+}
+
+/// The model that a record names by its version; none where it is not kept any more.
+pub fn by_version(history: &History, environment: &str, version: &str) -> Option<Arc<dyn CostModel>> {
+    let is_it = |model: &dyn CostModel| model.version().to_string() == version;
+    let analytic = AnalyticModel::default();
+    if is_it(&analytic) {
+        return Some(Arc::new(analytic));
+    }
+    if is_it(cost::prior()) {
+        return Some(Arc::new(cost::prior().clone()));
+    }
+    let models = history.models(environment);
+    let numbers = models.numbers();
+    let kept = numbers.iter().rev().filter_map(|number| read(&models, *number).ok()).find(|model| is_it(model))?;
+    Some(Arc::new(kept))
 }
 
 /// A model by its number.

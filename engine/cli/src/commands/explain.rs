@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Value, json};
-use sparklet_core::Session;
+use sparklet_core::{Session, models};
 use sparklet_history::{
     ChoiceRecord, Completeness, Evidence, HistoryError, NodeRecord, Observation, PlanRecord, RecallLimits, RunRecord,
     Scope, StateFolder, Subplan,
@@ -69,7 +69,18 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
             if let Some(run) = &arguments.run {
                 let record = past::open(&subject.settings, console)?.run(run)?;
                 let limits = RecallLimits { before: Some(record.started_at), ..RecallLimits::default() };
-                let folder = StateFolder::new(past::history(&subject.settings), record.environment.as_str());
+                let history = past::history(&subject.settings);
+                let named = record.steps.iter().find(|of| of.name == *step).and_then(|of| of.choice.as_deref());
+                if let Some(choice) = named.filter(|choice| !choice.model.is_empty()) {
+                    match models::by_version(&history, &record.environment, &choice.model) {
+                        Some(model) => config.model = Some(model),
+                        None => console.note(&format!(
+                            "cost model {} of that run is not kept any more: the one that serves predicts",
+                            choice.model
+                        )),
+                    }
+                }
+                let folder = StateFolder::new(history, record.environment.as_str());
                 config.past = Some(Arc::new(folder.within(limits)));
                 // Orders of today are no part of a run of then.
                 config.controls.clear();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sparklet_core::memory::usable_memory;
+use sparklet_core::models::ServingModel;
 use sparklet_core::{AdaptiveSettings, SessionConfig};
 use sparklet_history::StateFolder;
 use sparklet_pipeline::failed::Retention;
@@ -174,6 +175,8 @@ impl Settings {
             },
             past: (self.learning != Learning::Off)
                 .then(|| Arc::new(StateFolder::new(crate::past::history(self), self.environment.as_str())) as _),
+            model: (self.learning != Learning::Off)
+                .then(|| Arc::new(ServingModel::new(crate::past::history(self), self.environment.as_str())) as _),
             adaptive: self.adaptive.clone(),
             functions: self.functions(),
             ..SessionConfig::default()

@@ -135,11 +135,11 @@ impl Work<'_> {
         self.done.texts = observed.texts;
         if let Some(step) = &mut self.done.step {
             step.execution_us = micros(execution.elapsed());
+            if self.place.session.learning() != Learning::Off {
+                step.choice = Some(Box::new(query.choice_after(&observed.plan)));
+            }
             step.plan = Some(observed.plan);
             step.adaptations = query.adaptations();
-            if self.place.session.learning() != Learning::Off {
-                step.choice = Some(Box::new(query.choice()));
-            }
             step.functions = query.functions();
             step.rows = self.done.rows.unwrap_or_default();
             if let LogicalPlan::Copy(copy) = &logical {
