@@ -61,6 +61,9 @@ pub struct ChoiceRecord {
     /// CPU time that the default would have taken for the rows of this run, as far as known.
     #[serde(default)]
     pub reference_us: Option<u64>,
+    /// See [`Measured::work_us`].
+    #[serde(default)]
+    pub work_us: Option<u64>,
     /// State of the guard after the run.
     pub guard: GuardState,
 }
@@ -419,6 +422,10 @@ pub struct Measured {
     pub wall_us: u64,
     /// Rows of the sources.
     pub rows: u64,
+    /// What DataFusion's own plan would cost over the rows that this run had in its operators, in micro-seconds by a model that never
+    /// changes: two runs are compared by it where their literals or their data differ.
+    #[serde(default)]
+    pub work_us: Option<u64>,
 }
 
 /// A plan that lost, and what it lost against.

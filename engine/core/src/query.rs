@@ -89,7 +89,7 @@ impl DataFrame {
         let start = Instant::now();
         let (plan, scope) = self.session.functions().enter(&self.plan)?;
         let planned = planning::plan(&self.session, &plan, self.step.as_deref(), self.keeps_plan).await;
-        let planning::Planned { state, logical, physical, choice, fallback } =
+        let planning::Planned { state, logical, physical, choice, default, fallback } =
             planned.map_err(|e| self.session.explain(e))?;
         let running = Running::of(Arc::clone(&physical));
         let driver = match self.keeps_plan {
@@ -107,6 +107,7 @@ impl DataFrame {
         Ok(PreparedQuery {
             decisions: vec![decision_of(&choice)],
             choice,
+            default,
             fallback,
             verdict: Verdict::default(),
             default_waits: Arc::default(),
@@ -143,6 +144,8 @@ pub struct PreparedQuery {
     planning_time: Duration,
     decisions: Vec<Decision>,
     choice: ChoiceRecord,
+    /// DataFusion's own plan, as far as what runs is compared with it.
+    default: Option<Arc<planning::Arm>>,
     /// What takes over if its plan, which is on trial, turns out badly.
     fallback: Option<Fallback>,
     verdict: Verdict,
@@ -193,6 +196,22 @@ impl PreparedQuery {
     /// How its plan was chosen, and what became of that so far; see [`crate::conclude`].
     pub fn choice(&self) -> ChoiceRecord {
         ChoiceRecord { fell_back: self.verdict.fell_back(), ..self.choice.clone() }
+    }
+
+    /// The same when it has run, as `ran` says: with what there was to do.
+    pub fn choice_after(&self, ran: &PlanRecord) -> ChoiceRecord {
+        let choice = self.choice();
+        let told = self.ended.load(Relaxed) && choice.fell_back.is_none();
+        let default = self.default.as_ref().filter(|_| told);
+        ChoiceRecord { work_us: default.and_then(|default| default.work_us(ran, &self.session)), ..choice }
+    }
+
+    /// Another deadline for its trial, if it is one.
+    #[cfg(test)]
+    pub(crate) fn set_deadline(&mut self, deadline: Duration) {
+        if let Some(fallback) = &mut self.fallback {
+            fallback.deadline = deadline;
+        }
     }
 
     /// Live counters.

@@ -121,7 +121,8 @@ pub(crate) async fn run_step(running: &mut Running<'_>, job: &Job<'_>) -> StepRe
     }
     let cpu_us = clock.cpu_us();
     let choice = query.filter(|_| running.session.learning() != Learning::Off).map(|query| {
-        let mut choice = Box::new(query.choice());
+        let ran = plan.as_ref().map(|plan| query.choice_after(plan));
+        let mut choice = Box::new(ran.unwrap_or_else(|| query.choice()));
         conclude(&mut choice, outcome, cpu_us, trace.execution_us);
         choice
     });

@@ -161,7 +161,7 @@ fn keep(asked: &Asked<'_>, verdicts: &mut Verdicts, threshold: f64) -> Option<Ch
         return Some(verdicts.take(at, PlanRole::Trial, because));
     };
     let due = control_due(asked.state, runs);
-    let risk = match (reference_us(asked.state, asked.rows), asked.state.latest) {
+    let risk = match (reference_us(asked.state, asked.rows, None), asked.state.latest) {
         (Some(default), Some(latest)) => default.saturating_sub(latest.cpu_us),
         _ => mine.gain.high.max(0.0) as u64,
     };
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn exploration_needs_a_budget_and_a_measured_default() {
         let unsure = [candidate(1, 500e3, -90e3, 800e3)];
-        let measured = Measured { cpu_us: 1_000_000, wall_us: 500_000, rows: 1000 };
+        let measured = Measured { cpu_us: 1_000_000, wall_us: 500_000, rows: 1000, work_us: None };
         let state = GuardState { default: Some(measured), ..GuardState::default() };
         assert_eq!(choose(&Asked { budget_us: 80_000, ..asked(&unsure, &state) }).candidate, None);
         let chosen = choose(&Asked { budget_us: 90_000, ..asked(&unsure, &state) });
@@ -320,7 +320,7 @@ mod tests {
     fn an_adopted_plan_stays_and_the_default_runs_now_and_then() {
         let two = [candidate(1, 100e3, -50e3, 300e3), candidate(2, 120e3, 110e3, 130e3)];
         let plan = Fingerprint([1; 16]);
-        let measured = |cpu_us| Some(Measured { cpu_us, wall_us: cpu_us, rows: 1000 });
+        let measured = |cpu_us| Some(Measured { cpu_us, wall_us: cpu_us, rows: 1000, work_us: None });
         let mut state = GuardState {
             phase: GuardPhase::Adopted { plan, runs: 3 },
             default: measured(1_000_000),

@@ -1,5 +1,6 @@
 //! Candidates as plans that could run.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::error::Result;
@@ -7,7 +8,11 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
-use sparklet_history::{Fingerprint, FlipPoint, JoinChoice, PlanChange, PlanOutline, PlanPrediction, RunId};
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use sparklet_history::{
+    Completeness, Fingerprint, FlipPoint, JoinChoice, NodeRecord, PlanChange, PlanOutline, PlanPrediction, PlanRecord,
+    RunId,
+};
 use sparklet_optimizer::choice::{
     Candidate, Known, LearnedJoins, PlanCost, RowEstimate, gain, join_choices, plan_key, rewrite_change, rows,
 };
@@ -16,7 +21,7 @@ use sparklet_optimizer::{LogicalCandidate, PhysicalFingerprints, fingerprint_phy
 use crate::session::Session;
 
 /// A plan of the query.
-pub(super) struct Arm {
+pub(crate) struct Arm {
     pub(super) state: SessionState,
     pub(super) logical: LogicalPlan,
     pub(super) physical: Arc<dyn ExecutionPlan>,
@@ -24,6 +29,12 @@ pub(super) struct Arm {
     fingerprints: PhysicalFingerprints,
     rows: Vec<Option<RowEstimate>>,
     cost: PlanCost,
+}
+
+impl std::fmt::Debug for Arm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Arm").field("changes", &self.changes).finish_non_exhaustive()
+    }
 }
 
 impl Arm {
@@ -88,12 +99,74 @@ impl Arm {
         sum as u64
     }
 
+    /// The same for later: with a plan of its own, so that what the one that runs has collected ends with that.
+    pub(super) fn kept(self) -> Option<Arc<Self>> {
+        let physical = reset_plan_states(Arc::clone(&self.physical)).ok()?;
+        Some(Arc::new(Self { physical, ..self }))
+    }
+
+    /// What it would cost over the rows that the run of `ran` had in its operators, in micro-seconds by the prior, which is the same in all
+    /// runs. Rows of subplans that did not run change as those beneath them do.
+    pub(crate) fn work_us(&self, ran: &PlanRecord, session: &Session) -> Option<u64> {
+        let fingerprints = match self.fingerprints.nodes.is_empty() {
+            true => fingerprint_physical(&self.physical, session.sources().as_ref()),
+            false => self.fingerprints.clone(),
+        };
+        let seen = |node: &NodeRecord| {
+            let complete = node.completeness == Completeness::Complete;
+            Some((node.fingerprint?, node.rows.filter(|_| complete)? as f64))
+        };
+        let mut actual = Actual {
+            fingerprints: &fingerprints,
+            expected: &self.rows,
+            seen: ran.nodes.iter().filter_map(seen).collect(),
+            rows: Vec::new(),
+        };
+        actual.visit(&self.physical);
+        let cost = PlanCost::of(&self.physical, &fingerprints, &actual.rows, session.slots());
+        Some(cost.prediction(sparklet_optimizer::cost::prior()).cpu_us).filter(|us| *us > 0)
+    }
+
     /// The arm beside the default.
     pub(super) fn candidate(&self, default: &Self, session: &Session) -> Candidate {
         Candidate {
             plan: PlanOutline { key: Some(self.key()), changes: self.changes.clone() },
             predicted: self.predicted(session),
             gain: gain(session.cost_model(), &default.cost, &self.cost),
+        }
+    }
+}
+
+/// Rows of a plan after a run that had some of its subplans.
+struct Actual<'a> {
+    fingerprints: &'a PhysicalFingerprints,
+    expected: &'a [Option<RowEstimate>],
+    seen: HashMap<Fingerprint, f64>,
+    rows: Vec<Option<RowEstimate>>,
+}
+
+impl Actual<'_> {
+    /// Returns by what factor the rows of `plan` differ from what was expected.
+    fn visit(&mut self, plan: &Arc<dyn ExecutionPlan>) -> f64 {
+        let at = self.rows.len();
+        self.rows.push(None);
+        let factors: Vec<f64> = plan.children().into_iter().map(|child| self.visit(child)).collect();
+        let beneath = match factors.as_slice() {
+            [] => 1.0,
+            [left, right] => left * right,
+            all => all.iter().sum::<f64>() / all.len() as f64,
+        };
+        let expected = self.expected.get(at).and_then(Option::as_ref).map(|estimate| estimate.rows);
+        let expected = expected.or_else(|| rows::by_statistics(plan).map(|estimate| estimate.rows));
+        let fingerprint = self.fingerprints.nodes.get(at).copied().flatten().map(|identity| identity.fingerprint);
+        let seen = fingerprint.and_then(|fingerprint| self.seen.get(&fingerprint).copied());
+        let rows = seen.or(expected.map(|rows| rows * beneath.clamp(1e-3, 1e3)));
+        if let (Some(place), Some(rows)) = (self.rows.get_mut(at), rows) {
+            *place = Some(RowEstimate { rows, low: rows, high: rows, observed: seen.is_some() });
+        }
+        match (rows, expected) {
+            (Some(rows), Some(expected)) => (rows.max(1.0) / expected.max(1.0)).clamp(1e-3, 1e3),
+            _ => 1.0,
         }
     }
 }

@@ -47,6 +47,7 @@ pub(super) async fn look_up(
         cached: true,
         cpu_us: None,
         reference_us: None,
+        work_us: None,
         guard: guard.clone(),
         ..last.clone()
     };

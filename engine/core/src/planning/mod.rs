@@ -24,7 +24,7 @@ use sparklet_history::{
 use sparklet_optimizer::choice::{Asked, Candidate, Chosen, Known, choose, guard};
 use sparklet_optimizer::{Cardinalities, Learning, candidates, fingerprint_logical};
 
-use arms::Arm;
+pub(crate) use arms::Arm;
 pub use conclude::conclude;
 use past::Past;
 
@@ -33,8 +33,8 @@ use crate::session::Session;
 /// Predicted CPU time of the default below which no other plan is looked for, in micro-seconds: less than what looking costs.
 const TOO_SMALL_US: u64 = 2_000;
 
-/// Time that a trial has at the least, whatever the default is predicted to take.
-const LEAST_DEADLINE: Duration = Duration::from_millis(300);
+/// Time that a trial has beyond that: clocks and schedulers are not exact.
+const GRACE: Duration = Duration::from_millis(20);
 
 /// A planned query.
 pub(crate) struct Planned {
@@ -43,6 +43,8 @@ pub(crate) struct Planned {
     pub(crate) logical: LogicalPlan,
     pub(crate) physical: Arc<dyn ExecutionPlan>,
     pub(crate) choice: ChoiceRecord,
+    /// DataFusion's own plan, as far as what runs is compared with it.
+    pub(crate) default: Option<Arc<Arm>>,
     /// What takes over from a trial.
     pub(crate) fallback: Option<Fallback>,
 }
@@ -69,7 +71,12 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     let logical = state.optimize(query)?;
     let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
     let start = Instant::now();
-    let planned = |choice, logical, physical, state| Planned { state, logical, physical, choice, fallback: None };
+    let planned =
+        |choice, logical, physical, state| Planned { state, logical, physical, choice, default: None, fallback: None };
+    let own = |choice, default: Arm, state| {
+        let (logical, physical) = (default.logical.clone(), Arc::clone(&default.physical));
+        Planned { state, logical, physical, choice, default: default.kept(), fallback: None }
+    };
     let without = |because| ChoiceRecord { because, ..unchosen() };
     if session.learning() == Learning::Off {
         let choice = ChoiceRecord { unused: Some(HistoryUnused::Switched), ..without(ChoiceReason::LearningOff) };
@@ -100,8 +107,10 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
                 evidence_age_s: past.age_s(&looked_up.evidence),
                 ..looked_up
             };
-            let Arm { state, logical, physical, .. } = arm.unwrap_or(default);
-            return Ok(planned(choice, logical, physical, state));
+            return Ok(match arm {
+                Some(Arm { state, logical, physical, .. }) => planned(choice, logical, physical, state),
+                None => own(choice, default, state),
+            });
         }
     }
     let sources = session.sources();
@@ -151,7 +160,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     };
     choice.added_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     let Some(arm) = chosen.candidate.and_then(|at| others.into_iter().nth(at)) else {
-        return Ok(planned(choice, default.logical, default.physical, state));
+        return Ok(own(choice, default, state));
     };
     let fallback = (chosen.role == PlanRole::Trial).then(|| Fallback {
         deadline: deadline(&past.guard, &predicted, asked_budget(&past), rows, session.slots()),
@@ -159,14 +168,15 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         logical: default.logical.clone(),
         physical: Arc::clone(&default.physical),
     });
-    Ok(Planned { fallback, ..planned(choice, arm.logical, arm.physical, arm.state) })
+    Ok(Planned { fallback, default: default.kept(), ..planned(choice, arm.logical, arm.physical, arm.state) })
 }
 
 fn asked_budget(past: &Past<'_>) -> u64 {
     guard::budget_us(past.last_choices.iter().copied())
 }
 
-/// Wall time of a trial: what the default would take, and the budget.
+/// Wall time of a trial: what the default would take, and a quarter of that as far as the budget goes. When it is over the default runs
+/// from its beginning, so that a trial that fails at the last moment makes a run about twice as long.
 fn deadline(state: &GuardState, default: &PlanPrediction, budget_us: u64, rows: u64, slots: usize) -> Duration {
     let measured = state.default.filter(|default| default.wall_us > 0 && default.rows > 0);
     let wall_us = match measured {
@@ -174,9 +184,7 @@ fn deadline(state: &GuardState, default: &PlanPrediction, budget_us: u64, rows: 
         // Never measured: the high end of the prediction, on the slots that there are.
         None => default.high_us / slots.max(1) as u64,
     };
-    // A tenth more is no loss yet.
-    let wall = Duration::from_micros(wall_us.saturating_add(wall_us / 10).saturating_add(budget_us));
-    wall.max(LEAST_DEADLINE)
+    Duration::from_micros(wall_us.saturating_add(budget_us.min(wall_us / 4))) + GRACE
 }
 
 /// The record of a choice of which nothing is known yet.
@@ -203,6 +211,7 @@ fn unchosen() -> ChoiceRecord {
         cached: false,
         cpu_us: None,
         reference_us: None,
+        work_us: None,
         guard: GuardState::default(),
     }
 }

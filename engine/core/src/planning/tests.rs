@@ -1,1 +1,211 @@
+//! Pasts that are made up: what a session makes of them.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::util::pretty::pretty_format_batches;
+use chrono::Utc;
+use sparklet_history::{
+    ChoiceReason, EngineRecord, FallBackReason, Fingerprint, GuardPhase, MachineRecord, Measured, Outcome, PlanRole,
+    RECORD_VERSION, Recalled, RunId, RunRecord, Scope, StepRecord,
+};
+
+use super::past::engine;
+use crate::source::{Format, SourceOptions, SourceSpec};
+use crate::{Session, SessionConfig, conclude};
+
+const SCOPE: Scope<'_> = Scope { pipeline: "sql", environment: "default" };
+
+/// A filter of which nothing is known keeps 120 of 1,200,000 rows; DataFusion expects a fifth of them, and builds the other side.
+const QUERY: &str = "SELECT count(*) AS n, sum(s.w) AS w FROM s JOIN b ON s.k = b.k WHERE b.v % 10000 = 3";
+
+async fn table(session: &Session, folder: &Path, name: &str, rows: &str) {
+    let path = folder.join(format!("{name}.parquet"));
+    if !path.exists() {
+        let copy = format!("COPY ({rows}) TO '{}'", path.display());
+        session.sql(&copy, &BTreeMap::new()).await.unwrap().collect().await.unwrap();
+    }
+    let location = path.display().to_string();
+    let spec = SourceSpec {
+        written: location.clone(),
+        location,
+        format: Format::Parquet,
+        options: SourceOptions::default(),
+        columns: Vec::new(),
+        partition_columns: Vec::new(),
+        storage: BTreeMap::new(),
+    };
+    session.register_source(name, &spec).await.unwrap();
+}
+
+/// One run of [`QUERY`] after `runs`: its rows, and its record.
+async fn run(folder: &Path, runs: &[RunRecord]) -> (String, RunRecord) {
+    run_within(folder, runs, None).await
+}
+
+/// The same; a trial has `deadline`.
+async fn run_within(folder: &Path, runs: &[RunRecord], deadline: Option<Duration>) -> (String, RunRecord) {
+    let newest_first = runs.iter().rev().cloned().collect();
+    let config = SessionConfig {
+        memory_limit: Some(256 << 20),
+        slots: Some(2),
+        spill_dir: folder.join("spill"),
+        past: Some(Arc::new(Recalled::of(SCOPE, newest_first))),
+        ..SessionConfig::default()
+    };
+    let session = Session::new(config).unwrap();
+    table(&session, folder, "b", "SELECT value % 500000 AS k, value AS v FROM range(0, 1200000)").await;
+    table(&session, folder, "s", "SELECT value AS k, value * 2 AS w, value + 7 AS x FROM range(0, 220000)").await;
+    let frame = session.sql(QUERY, &BTreeMap::new()).await.unwrap().of_step("step");
+    let mut prepared = frame.prepare().await.unwrap();
+    if let Some(deadline) = deadline {
+        prepared.set_deadline(deadline);
+    }
+    let rows = pretty_format_batches(&prepared.collect().await.unwrap()).unwrap().to_string();
+    let plan = prepared.observe();
+    let mut choice = prepared.choice_after(&plan);
+    conclude(&mut choice, Outcome::Succeeded, 400_000, 200_000);
+    let step = StepRecord {
+        name: "step".to_owned(),
+        outcome: Outcome::Succeeded,
+        started_us: 0,
+        wall_us: 200_000,
+        cpu_us: 400_000,
+        planning_us: 0,
+        execution_us: 200_000,
+        checks_us: 0,
+        publish_us: 0,
+        rows: 2,
+        peak_memory_bytes: 0,
+        output: None,
+        checks: Vec::new(),
+        plan: Some(plan),
+        decisions: prepared.decisions().to_vec(),
+        choice: Some(Box::new(choice)),
+        adaptations: Vec::new(),
+        functions: Vec::new(),
+        error: None,
+    };
+    let record = RunRecord {
+        version: RECORD_VERSION,
+        id: RunId::random(),
+        pipeline: SCOPE.pipeline.to_owned(),
+        environment: SCOPE.environment.to_owned(),
+        started_at: Utc::now(),
+        outcome: Outcome::Succeeded,
+        wall_us: 200_000,
+        cpu_us: 400_000,
+        peak_memory_bytes: 0,
+        peak_rss_bytes: None,
+        engine: engine(),
+        machine: MachineRecord { cores: 2, memory_bytes: 0, platform: String::new() },
+        settings: BTreeMap::new(),
+        params: BTreeMap::new(),
+        slots: 2,
+        memory_limit_bytes: 256 << 20,
+        code_version: Fingerprint::of(QUERY),
+        sources: session.source_records(),
+        steps: vec![step],
+        notes: Vec::new(),
+        error: None,
+    };
+    (rows, record)
+}
+
+fn step(record: &mut RunRecord) -> &mut StepRecord {
+    record.steps.first_mut().unwrap()
+}
+
+/// A first run whose default is said to have taken `cpu_us` of CPU time and `wall_us`, and to have left a large budget.
+async fn first(folder: &Path, cpu_us: u64, wall_us: u64) -> (String, RunRecord) {
+    let (rows, mut record) = run(folder, &[]).await;
+    let choice = step(&mut record).choice.as_mut().unwrap();
+    assert_eq!(choice.role, PlanRole::Default);
+    let measured = choice.guard.default.as_mut().unwrap();
+    assert!(measured.work_us.is_some_and(|us| us > 0), "{measured:?}");
+    *measured = Measured { cpu_us, wall_us, ..*measured };
+    choice.guard.spent_us = 1 << 40;
+    (rows, record)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_that_is_not_done_in_time_is_given_up_and_not_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (expected, past) = first(folder.path(), 400_000, 1).await;
+    let (rows, mut second) = run_within(folder.path(), std::slice::from_ref(&past), Some(Duration::ZERO)).await;
+    assert_eq!(rows, expected);
+    let choice = step(&mut second).choice.clone().unwrap();
+    assert_eq!(choice.role, PlanRole::Trial, "{choice:#?}");
+    let fell = choice.fell_back.expect("the default took over");
+    assert!(matches!(fell.because, FallBackReason::Deadline { .. }), "{fell:?}");
+    assert!(matches!(choice.guard.phase, GuardPhase::RolledBack { .. }), "{:?}", choice.guard);
+    let (rows, mut third) = run(folder.path(), &[past, second]).await;
+    assert_eq!(rows, expected);
+    let choice = step(&mut third).choice.clone().unwrap();
+    assert_eq!(choice.role, PlanRole::Default);
+    assert!(matches!(choice.because, ChoiceReason::RolledBack { .. } | ChoiceReason::NoCertainGain), "{choice:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_engine_is_watched_before_it_chooses() {
+    let folder = tempfile::tempdir().unwrap();
+    let (expected, mut past) = first(folder.path(), 400_000, 200_000).await;
+    past.engine = EngineRecord { sparklet: "0.0.1".to_owned(), datafusion: "54.0.0".to_owned() };
+    let (rows, mut second) = run(folder.path(), std::slice::from_ref(&past)).await;
+    assert_eq!(rows, expected);
+    let choice = step(&mut second).choice.clone().unwrap();
+    assert_eq!(choice.role, PlanRole::Default);
+    assert!(matches!(choice.because, ChoiceReason::EngineChanged { .. }), "{:?}", choice.because);
+    let (rows, mut third) = run(folder.path(), &[past, second]).await;
+    assert_eq!(rows, expected);
+    let because = step(&mut third).choice.clone().unwrap().because;
+    assert!(!matches!(because, ChoiceReason::EngineChanged { .. }), "{because:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn histories_that_lie_change_no_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let (expected, past) = first(folder.path(), 400_000, 200_000).await;
+    let lies: [fn(u64) -> u64; 5] =
+        [|_| 0, |_| u64::MAX, |rows| rows.saturating_mul(1_000_000), |rows| rows / 1000, |_| 1];
+    for (at, lie) in lies.into_iter().enumerate() {
+        let mut past = past.clone();
+        for node in &mut step(&mut past).plan.as_mut().unwrap().nodes {
+            node.rows = node.rows.map(lie);
+            node.elapsed_us = lie(node.elapsed_us);
+        }
+        let step = step(&mut past);
+        step.cpu_us = lie(step.cpu_us);
+        for source in &mut past.sources {
+            source.rows = source.rows.map(lie);
+            source.bytes = lie(source.bytes);
+        }
+        let (rows, _) = run(folder.path(), &[past]).await;
+        assert_eq!(rows, expected, "lie {at}");
+    }
+    // A choice of another query under the same name, and a guard that knows a plan that there is not.
+    let mut past = past;
+    let choice = step(&mut past).choice.as_mut().unwrap();
+    choice.query = Some(Fingerprint([9; 16]));
+    choice.guard.phase = GuardPhase::Adopted { plan: Fingerprint([7; 16]), runs: 5 };
+    let (rows, _) = run(folder.path(), &[past]).await;
+    assert_eq!(rows, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_times_the_work_is_no_regression() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, mut past) = first(folder.path(), 100_000, 50_000).await;
+    // The same ran when there was a third to do.
+    let choice = step(&mut past).choice.as_mut().unwrap();
+    let measured = choice.guard.default.as_mut().unwrap();
+    measured.work_us = measured.work_us.map(|us| us / 3);
+    // A run is said to take 400 ms; the default took 100 for a third of the work.
+    let (_, mut second) = run_within(folder.path(), &[past], Some(Duration::from_secs(600))).await;
+    let choice = step(&mut second).choice.clone().unwrap();
+    assert_eq!(choice.role, PlanRole::Trial, "{choice:#?}");
+    let reference = choice.reference_us.unwrap();
+    assert!((250_000..350_000).contains(&reference), "{reference}");
+}
