@@ -55,6 +55,9 @@ pub struct ChoiceRecord {
     /// The choice was a look-up.
     #[serde(default)]
     pub cached: bool,
+    /// Look-ups in a row up to this run.
+    #[serde(default)]
+    pub looked_up: u32,
     /// CPU time of the run that counts for the guard, once it is over.
     #[serde(default)]
     pub cpu_us: Option<u64>,

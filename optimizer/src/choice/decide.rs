@@ -131,7 +131,8 @@ fn position(candidates: &[Candidate], plan: Fingerprint) -> Option<usize> {
     candidates.iter().position(|candidate| candidate.plan.key == Some(plan))
 }
 
-fn in_force(state: &GuardState) -> Option<Fingerprint> {
+/// The plan that runs in place of the default: adopted, or on trial.
+pub fn in_force(state: &GuardState) -> Option<Fingerprint> {
     match state.phase {
         GuardPhase::Adopted { plan, .. } | GuardPhase::Trial { plan, .. } => Some(plan),
         GuardPhase::Default | GuardPhase::RolledBack { .. } => None,

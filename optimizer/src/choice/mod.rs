@@ -12,8 +12,8 @@ pub mod outline;
 pub mod rows;
 
 pub use cost::{Gain, PlanCost, gain};
-pub use decide::{Asked, Candidate, Chosen, choose};
+pub use decide::{Asked, Candidate, Chosen, choose, in_force, threshold_us};
 pub use guard::{Ended, Ran, advance};
 pub use joins::{LearnedJoins, join_choices};
 pub use outline::{plan_key, rewrite_change};
-pub use rows::{Known, RowEstimate};
+pub use rows::{Known, RowEstimate, Then};

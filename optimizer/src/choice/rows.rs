@@ -1,6 +1,6 @@
 //! Rows of the operators of a physical plan, from what was observed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use datafusion::logical_expr::LogicalPlan;
@@ -43,6 +43,30 @@ pub struct Known<'a> {
     growth: BTreeMap<RunId, f64>,
     /// What was put together for subplans that were not observed themselves.
     composed: HashMap<Fingerprint, RowEstimate>,
+}
+
+/// What was known when only `runs` were.
+pub struct Then<'a> {
+    /// All that is known now.
+    pub evidence: &'a dyn Evidence,
+    /// The runs.
+    pub runs: HashSet<RunId>,
+}
+
+impl Evidence for Then<'_> {
+    fn by_fingerprint(&self, scope: Scope<'_>, subplan: &Subplan, limit: usize) -> Vec<Observation> {
+        let mut seen = self.evidence.by_fingerprint(scope, subplan, limit.saturating_mul(LOOKED_AT));
+        seen.retain(|observation| self.runs.contains(&observation.run));
+        seen.truncate(limit);
+        seen
+    }
+
+    fn by_template(&self, scope: Scope<'_>, template: &Fingerprint, limit: usize) -> Vec<(Fingerprint, Observation)> {
+        let mut seen = self.evidence.by_template(scope, template, limit.saturating_mul(LOOKED_AT));
+        seen.retain(|(_, observation)| self.runs.contains(&observation.run));
+        seen.truncate(limit);
+        seen
+    }
 }
 
 impl<'a> Known<'a> {
@@ -111,22 +135,23 @@ impl<'a> Known<'a> {
         runs: &mut Vec<RunId>,
     ) -> Vec<Option<RowEstimate>> {
         let mut estimates = Vec::new();
+        let statistics = StatisticsContext::new();
         let mut visit = |node: &Arc<dyn ExecutionPlan>, at: usize| {
             let identity = fingerprints.nodes.get(at).copied().flatten();
             let known = identity.and_then(|identity| {
                 let composed = || self.composed.get(&identity.fingerprint).cloned();
                 self.rows(&identity, runs).or_else(composed)
             });
-            estimates.push(known.or_else(|| by_statistics(node)));
+            estimates.push(known.or_else(|| by_statistics(node, &statistics)));
         };
         for_each_node(plan, &mut 0, &mut visit);
         estimates
     }
 }
 
-/// DataFusion's own estimate of the rows of `node`.
-pub fn by_statistics(node: &Arc<dyn ExecutionPlan>) -> Option<RowEstimate> {
-    let computed = StatisticsContext::new().compute(node.as_ref(), &StatisticsArgs::new()).ok()?;
+/// DataFusion's own estimate of the rows of `node`; `statistics` keeps what was worked out for other nodes of the same plan.
+pub fn by_statistics(node: &Arc<dyn ExecutionPlan>, statistics: &StatisticsContext) -> Option<RowEstimate> {
+    let computed = statistics.compute(node.as_ref(), &StatisticsArgs::new()).ok()?;
     let rows = *computed.num_rows.get_value()? as f64;
     let factor = if node.children().is_empty() { 1.2 } else { 10.0 };
     Some(RowEstimate::within(rows, factor, false))

@@ -9,6 +9,7 @@ use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::statistics::StatisticsContext;
 use sparklet_history::{
     Completeness, Fingerprint, FlipPoint, JoinChoice, NodeRecord, PlanChange, PlanOutline, PlanPrediction, PlanRecord,
     RunId,
@@ -16,7 +17,7 @@ use sparklet_history::{
 use sparklet_optimizer::choice::{
     Candidate, Known, LearnedJoins, PlanCost, RowEstimate, gain, join_choices, plan_key, rewrite_change, rows,
 };
-use sparklet_optimizer::{LogicalCandidate, PhysicalFingerprints, fingerprint_physical};
+use sparklet_optimizer::{LogicalCandidate, PhysicalFingerprints, RewriteNote, fingerprint_physical};
 
 use crate::session::Session;
 
@@ -71,6 +72,19 @@ impl Arm {
         self
     }
 
+    /// Another instance of the same, nothing of which has run.
+    pub(super) fn again(&self) -> Result<Self> {
+        Ok(Self {
+            state: self.state.clone(),
+            logical: self.logical.clone(),
+            physical: reset_plan_states(Arc::clone(&self.physical))?,
+            changes: self.changes.clone(),
+            fingerprints: self.fingerprints.clone(),
+            rows: self.rows.clone(),
+            cost: self.cost.clone(),
+        })
+    }
+
     /// The same with the names of its subplans.
     pub(super) fn named(mut self, session: &Session) -> Self {
         self.fingerprints = fingerprint_physical(&self.physical, session.sources().as_ref());
@@ -121,6 +135,7 @@ impl Arm {
             expected: &self.rows,
             seen: ran.nodes.iter().filter_map(seen).collect(),
             rows: Vec::new(),
+            statistics: StatisticsContext::new(),
         };
         actual.visit(&self.physical);
         let cost = PlanCost::of(&self.physical, &fingerprints, &actual.rows, session.slots());
@@ -143,6 +158,7 @@ struct Actual<'a> {
     expected: &'a [Option<RowEstimate>],
     seen: HashMap<Fingerprint, f64>,
     rows: Vec<Option<RowEstimate>>,
+    statistics: StatisticsContext,
 }
 
 impl Actual<'_> {
@@ -157,7 +173,7 @@ impl Actual<'_> {
             all => all.iter().sum::<f64>() / all.len() as f64,
         };
         let expected = self.expected.get(at).and_then(Option::as_ref).map(|estimate| estimate.rows);
-        let expected = expected.or_else(|| rows::by_statistics(plan).map(|estimate| estimate.rows));
+        let expected = expected.or_else(|| rows::by_statistics(plan, &self.statistics).map(|estimate| estimate.rows));
         let fingerprint = self.fingerprints.nodes.get(at).copied().flatten().map(|identity| identity.fingerprint);
         let seen = fingerprint.and_then(|fingerprint| self.seen.get(&fingerprint).copied());
         let rows = seen.or(expected.map(|rows| rows * beneath.clamp(1e-3, 1e3)));
@@ -174,20 +190,35 @@ impl Actual<'_> {
 /// DataFusion's estimates for each node in pre-order.
 fn statistics(plan: &Arc<dyn ExecutionPlan>) -> Vec<Option<RowEstimate>> {
     let mut estimates = Vec::new();
-    let mut visit = |node: &Arc<dyn ExecutionPlan>, _: usize| estimates.push(rows::by_statistics(node));
+    let statistics = StatisticsContext::new();
+    let mut visit = |node: &Arc<dyn ExecutionPlan>, _: usize| estimates.push(rows::by_statistics(node, &statistics));
     rows::for_each_node(plan, &mut 0, &mut visit);
     estimates
 }
 
 /// Rows of a leaf, or one for each 24 bytes where nothing tells.
 fn source_rows(leaf: &Arc<dyn ExecutionPlan>) -> f64 {
-    match rows::by_statistics(leaf) {
+    match rows::by_statistics(leaf, &StatisticsContext::new()) {
         Some(known) => known.rows,
         None => crate::observe::scanned_bytes(leaf) as f64 / 24.0,
     }
 }
 
-/// The plans beside the default, each another one than those before.
+/// Most CPU time that another build side or mode saves for a row of a join, in micro-seconds: what dividing and building a row takes.
+const MOST_US_A_ROW: f64 = 0.3;
+
+/// CPU time that a query written anew may save, in micro-seconds, by the cost of the search; without end where that does not tell.
+fn may_save_us(candidate: &LogicalCandidate) -> f64 {
+    let of = |note: &RewriteNote| match note {
+        RewriteNote::JoinOrder(order) => (order.cost_before - order.cost_after).max(0.0) / 1000.0,
+        RewriteNote::KeysPushed(_) => f64::INFINITY,
+    };
+    // It is a cost of joins alone, and about right at best.
+    candidate.rewrites.iter().map(of).sum::<f64>() * 2.0
+}
+
+/// The plans beside the default, each another one than those before. What could not save `least_us` micro-seconds of CPU time is not planned:
+/// planning takes as long as a small query.
 pub(super) async fn others(
     session: &Session,
     state: &SessionState,
@@ -195,6 +226,7 @@ pub(super) async fn others(
     rewritten: Vec<LogicalCandidate>,
     known: &Known<'_>,
     runs: &mut Vec<RunId>,
+    least_us: f64,
 ) -> Result<Vec<Arm>> {
     let mut arms: Vec<Arm> = Vec::new();
     let mut keys = vec![default.key()];
@@ -205,10 +237,10 @@ pub(super) async fn others(
             arms.push(arm);
         }
     };
-    if let Some(arm) = with_learned_joins(session, state, default, known, runs).await? {
+    if let Some(arm) = with_learned_joins(session, state, default, known, runs, least_us).await? {
         keep(arm, &mut arms);
     }
-    for candidate in rewritten {
+    for candidate in rewritten.into_iter().filter(|candidate| may_save_us(candidate) >= least_us) {
         let physical = match state.query_planner().create_physical_plan(&candidate.plan, state).await {
             Ok(physical) if physical.schema() == default.physical.schema() => physical,
             Ok(_) => {
@@ -223,7 +255,7 @@ pub(super) async fn others(
         };
         let changes = candidate.rewrites.iter().map(rewrite_change).collect();
         let arm = Arm::unknown(state.clone(), candidate.plan, physical, changes).estimated(known, runs, session);
-        if let Some(joins) = with_learned_joins(session, state, &arm, known, runs).await? {
+        if let Some(joins) = with_learned_joins(session, state, &arm, known, runs, least_us).await? {
             keep(joins, &mut arms);
         }
         keep(arm, &mut arms);
@@ -241,10 +273,12 @@ async fn with_learned_joins(
     arm: &Arm,
     known: &Known<'_>,
     runs: &mut Vec<RunId>,
+    least_us: f64,
 ) -> Result<Option<Arm>> {
     let limit = crate::adaptive::build_bytes_limit(session.memory().limit, session.slots());
     let choices = join_choices(&arm.physical, &arm.fingerprints, &arm.rows, limit);
-    if choices.is_empty() {
+    let moved = choices.iter().map(|choice| choice.build_rows.saturating_add(choice.probe_rows) as f64).sum::<f64>();
+    if choices.is_empty() || moved * MOST_US_A_ROW < least_us {
         return Ok(None);
     }
     let joined = with_joins(session, state, arm, choices).await?;

@@ -1,7 +1,7 @@
 //! The recurring case: the same query over about as much data, by the same engine, is planned as it was, without looking again.
 //!
-//! What is looked up is the last run's choice. It holds while nothing could decide otherwise: the default where no other candidate had a
-//! gain to expect, a plan that has proved itself until the default is due for a comparison.
+//! What is looked up is the last run's choice. It holds for a few runs: the default where no other candidate had a gain to expect, a plan that
+//! has proved itself until the default is due for a comparison.
 
 use datafusion::error::Result;
 use datafusion::execution::context::SessionState;
@@ -10,9 +10,13 @@ use sparklet_history::{
 };
 use sparklet_optimizer::Learning;
 use sparklet_optimizer::choice::decide::control_due;
+use sparklet_optimizer::choice::threshold_us;
 
 use super::arms::{self, Arm};
 use crate::session::Session;
+
+/// Look-ups in a row: then it is looked for again, for models and evidence have changed meanwhile.
+pub(super) const MOST_LOOK_UPS: u32 = 5;
 
 /// The query of now.
 pub(super) struct Asked<'a> {
@@ -33,7 +37,7 @@ pub(super) async fn look_up(
     let same = asked.query.is_some()
         && last.query == asked.query
         && last.volume == asked.volume
-        && last.model == asked.session.cost_model().version().to_string();
+        && last.looked_up < MOST_LOOK_UPS;
     // A choice without evidence is the first run's: there is some now.
     if !same || last.evidence.is_empty() || last.control.is_some() || asked.session.learning() != Learning::On {
         return Ok(None);
@@ -45,6 +49,7 @@ pub(super) async fn look_up(
         unused: None,
         fell_back: None,
         cached: true,
+        looked_up: last.looked_up + 1,
         cpu_us: None,
         reference_us: None,
         work_us: None,
@@ -52,7 +57,8 @@ pub(super) async fn look_up(
         ..last.clone()
     };
     let plain = matches!(last.because, ChoiceReason::NoOther | ChoiceReason::NoCertainGain);
-    let hopeless = last.rejected.iter().all(|rejected| rejected.gain_us[0] <= 0);
+    let default_us = last.default.map_or(0.0, |default| default.cpu_us as f64);
+    let hopeless = last.rejected.iter().all(|rejected| (rejected.gain_us[0] as f64) < threshold_us(default_us));
     if last.role == PlanRole::Default && plain && hopeless && guard.phase == GuardPhase::Default {
         return Ok(Some((None, again(PlanRole::Default, last.because.clone()))));
     }

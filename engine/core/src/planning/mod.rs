@@ -19,9 +19,11 @@ use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use sparklet_history::{
-    ChoiceReason, ChoiceRecord, GuardState, HistoryUnused, PlanOutline, PlanPrediction, PlanRole, RejectedPlan,
+    ChoiceReason, ChoiceRecord, Evidence, GuardPhase, GuardState, HistoryUnused, PlanOutline, PlanPrediction, PlanRole,
+    RejectedPlan, RunId, Scope,
 };
-use sparklet_optimizer::choice::{Asked, Candidate, Chosen, Known, choose, guard};
+use sparklet_optimizer::choice::decide::control_due;
+use sparklet_optimizer::choice::{Asked, Candidate, Chosen, Known, Then, choose, guard, in_force, threshold_us};
 use sparklet_optimizer::{Cardinalities, Learning, candidates, fingerprint_logical};
 
 pub(crate) use arms::Arm;
@@ -95,7 +97,6 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     let identity = fingerprint_logical(&default.logical, session.sources().as_ref()).nodes.first().copied().flatten();
     let recalled = session.recalled();
     let past = Past::of(session, &recalled, step, identity.map(|i| i.template));
-    let mut runs = Vec::new();
     let rows = default.rows_read();
     let volume = rows.max(1).ilog2();
     let control = ordered.and_then(|control| control.order.clone());
@@ -103,7 +104,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         let asked = cache::Asked { query: identity.map(|i| i.fingerprint), volume, rows, session, state: &state };
         if let Some((arm, looked_up)) = cache::look_up(last, &past.guard, &asked, &default).await? {
             let choice = ChoiceRecord {
-                added_us: u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
+                added_us: micros(start.elapsed()),
                 evidence_age_s: past.age_s(&looked_up.evidence),
                 ..looked_up
             };
@@ -113,23 +114,52 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
             });
         }
     }
-    let sources = session.sources();
-    let mut known = Known::new(recalled.evidence.as_ref(), recalled.scope(), past.data_version, past.growth.clone());
-    let rewritten = {
-        let cardinalities = Cardinalities::new(recalled.evidence.as_ref(), recalled.scope(), sources.as_ref())
-            .at(past.data_version, past.growth.clone());
-        known.compose(&default.logical, &cardinalities, sources.as_ref());
-        let mut rewritten = candidates(&default.logical, &cardinalities);
-        rewritten.truncate(arms::MOST_REWRITTEN);
-        rewritten.iter().for_each(|query| known.compose(&query.plan, &cardinalities, sources.as_ref()));
-        runs.extend(cardinalities.evidence());
-        rewritten
+    let looking = Looking { session, state: &state, past: &past, scope: recalled.scope() };
+    // A plan in force is made again from what was known when it was made: what was learned since may lead elsewhere.
+    let learns = session.learning() == Learning::On && control.is_none() && past.engine_was.is_none();
+    let mut kept = None;
+    if let Some(plan) = in_force(&past.guard).filter(|_| learns)
+        && let Some(then) = past.known_before(plan)
+    {
+        let evidence = Then { evidence: recalled.evidence.as_ref(), runs: then };
+        let (_, others, _) = looking.arms(default.again()?, &evidence, 0.0).await?;
+        kept = others.into_iter().find(|arm| arm.key() == plan);
+        let last =
+            past.last_choice.filter(|last| last.chosen.key == Some(plan) && last.looked_up < cache::MOST_LOOK_UPS);
+        if let (GuardPhase::Adopted { runs, .. }, Some(last)) = (past.guard.phase, last)
+            && !control_due(&past.guard, runs)
+            && let Some(arm) = kept.take()
+        {
+            let choice = ChoiceRecord {
+                query: identity.map(|i| i.fingerprint),
+                template: identity.map(|i| i.template),
+                role: PlanRole::Adopted,
+                because: ChoiceReason::Proven { runs },
+                predicted: Some(arm.predicted(session)),
+                evidence_age_s: past.age_s(&last.evidence),
+                unused: None,
+                volume,
+                rows_read: rows,
+                fell_back: None,
+                added_us: micros(start.elapsed()),
+                looked_up: last.looked_up + 1,
+                cpu_us: None,
+                reference_us: None,
+                work_us: None,
+                guard: past.guard.clone(),
+                ..last.clone()
+            };
+            return Ok(Planned { default: default.kept(), ..planned(choice, arm.logical, arm.physical, arm.state) });
+        }
+    }
+    let least_us = match default.predicted(session).cpu_us {
+        ..TOO_SMALL_US => f64::INFINITY,
+        cpu_us => threshold_us(cpu_us as f64),
     };
-    let default = default.estimated(&known, &mut runs, session);
-    let others = match default.predicted(session).cpu_us < TOO_SMALL_US {
-        true => Vec::new(),
-        false => arms::others(session, &state, &default, rewritten, &known, &mut runs).await?,
-    };
+    let (default, mut others, runs) = looking.arms(default, recalled.evidence.as_ref(), least_us).await?;
+    if let Some(kept) = kept.filter(|kept| others.iter().all(|arm| arm.key() != kept.key())) {
+        others.push(kept);
+    }
     let compared: Vec<Candidate> = others.iter().map(|arm| arm.candidate(&default, session)).collect();
     let predicted = default.predicted(session);
     let asked = Asked {
@@ -158,7 +188,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         model: session.cost_model().version().to_string(),
         ..record(&chosen, &default, predicted, &compared)
     };
-    choice.added_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+    choice.added_us = micros(start.elapsed());
     let Some(arm) = chosen.candidate.and_then(|at| others.into_iter().nth(at)) else {
         return Ok(own(choice, default, state));
     };
@@ -169,6 +199,46 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         physical: Arc::clone(&default.physical),
     });
     Ok(Planned { fallback, default: default.kept(), ..planned(choice, arm.logical, arm.physical, arm.state) })
+}
+
+fn micros(of: Duration) -> u64 {
+    u64::try_from(of.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What plans of one query are made from, beside the evidence.
+struct Looking<'a> {
+    session: &'a Session,
+    state: &'a SessionState,
+    past: &'a Past<'a>,
+    scope: Scope<'a>,
+}
+
+impl Looking<'_> {
+    /// `default` with what `evidence` tells, and the plans beside it that may save `least_us` micro-seconds of CPU time; with the runs that
+    /// told.
+    async fn arms(&self, default: Arm, evidence: &dyn Evidence, least_us: f64) -> Result<(Arm, Vec<Arm>, Vec<RunId>)> {
+        let (version, growth) = (self.past.data_version, &self.past.growth);
+        let sources = self.session.sources();
+        let mut known = Known::new(evidence, self.scope, version, growth.clone());
+        let mut runs = Vec::new();
+        let mut rewritten = Vec::new();
+        {
+            let cardinalities = Cardinalities::new(evidence, self.scope, sources.as_ref()).at(version, growth.clone());
+            known.compose(&default.logical, &cardinalities, sources.as_ref());
+            if least_us.is_finite() {
+                rewritten = candidates(&default.logical, &cardinalities);
+                rewritten.truncate(arms::MOST_REWRITTEN);
+                rewritten.iter().for_each(|query| known.compose(&query.plan, &cardinalities, sources.as_ref()));
+            }
+            runs.extend(cardinalities.evidence());
+        }
+        let default = default.estimated(&known, &mut runs, self.session);
+        let others = match least_us.is_finite() {
+            true => arms::others(self.session, self.state, &default, rewritten, &known, &mut runs, least_us).await?,
+            false => Vec::new(),
+        };
+        Ok((default, others, runs))
+    }
 }
 
 fn asked_budget(past: &Past<'_>) -> u64 {
@@ -212,6 +282,7 @@ fn unchosen() -> ChoiceRecord {
         cpu_us: None,
         reference_us: None,
         work_us: None,
+        looked_up: 0,
         guard: GuardState::default(),
     }
 }

@@ -74,6 +74,15 @@ impl<'a> Past<'a> {
         }
     }
 
+    /// The runs that were known when `plan` was first chosen, as far as they are still here; none where it was not.
+    pub(super) fn known_before(&self, plan: Fingerprint) -> Option<HashSet<RunId>> {
+        let chose = |run: &Arc<RunRecord>| {
+            run.steps.iter().filter_map(|step| step.choice.as_deref()).any(|choice| choice.chosen.key == Some(plan))
+        };
+        let first = self.recalled.runs.iter().rposition(chose)?;
+        Some(self.recalled.runs.get(first + 1..)?.iter().map(|run| run.id.clone()).collect())
+    }
+
     /// Age of the newest of `runs` in seconds.
     pub(super) fn age_s(&self, runs: &[RunId]) -> Option<u64> {
         let newest = self.recalled.runs.iter().find(|run| runs.contains(&run.id))?;
