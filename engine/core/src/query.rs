@@ -88,7 +88,8 @@ impl DataFrame {
     pub async fn prepare(&self) -> Result<PreparedQuery> {
         let start = Instant::now();
         let (plan, scope) = self.session.functions().enter(&self.plan)?;
-        let planned = planning::plan(&self.session, &plan, self.step.as_deref(), self.keeps_plan).await;
+        // On the heap: what is planned from the past is a large future.
+        let planned = Box::pin(planning::plan(&self.session, &plan, self.step.as_deref(), self.keeps_plan)).await;
         let planning::Planned { state, logical, physical, choice, default, fallback } =
             planned.map_err(|e| self.session.explain(e))?;
         let running = Running::of(Arc::clone(&physical));

@@ -102,7 +102,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     let control = ordered.and_then(|control| control.order.clone());
     if let Some(last) = past.last_choice.filter(|_| control.is_none() && past.engine_was.is_none()) {
         let asked = cache::Asked { query: identity.map(|i| i.fingerprint), volume, rows, session, state: &state };
-        if let Some((arm, looked_up)) = cache::look_up(last, &past.guard, &asked, &default).await? {
+        if let Some((arm, looked_up)) = Box::pin(cache::look_up(last, &past.guard, &asked, &default)).await? {
             let choice = ChoiceRecord {
                 added_us: micros(start.elapsed()),
                 evidence_age_s: past.age_s(&looked_up.evidence),
@@ -122,7 +122,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         && let Some(then) = past.known_before(plan)
     {
         let evidence = Then { evidence: recalled.evidence.as_ref(), runs: then };
-        let (_, others, _) = looking.arms(default.again()?, &evidence, 0.0).await?;
+        let (_, others, _) = Box::pin(looking.arms(default.again()?, &evidence, 0.0)).await?;
         kept = others.into_iter().find(|arm| arm.key() == plan);
         let last =
             past.last_choice.filter(|last| last.chosen.key == Some(plan) && last.looked_up < cache::MOST_LOOK_UPS);
@@ -156,7 +156,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         ..TOO_SMALL_US => f64::INFINITY,
         cpu_us => threshold_us(cpu_us as f64),
     };
-    let (default, mut others, runs) = looking.arms(default, recalled.evidence.as_ref(), least_us).await?;
+    let (default, mut others, runs) = Box::pin(looking.arms(default, recalled.evidence.as_ref(), least_us)).await?;
     if let Some(kept) = kept.filter(|kept| others.iter().all(|arm| arm.key() != kept.key())) {
         others.push(kept);
     }
