@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use sparklet_history::{ChoiceRecord, PlanRole};
+use sparklet_history::ChoiceRecord;
 use sparklet_report::choice::headline;
 
 use crate::measure::Cost;
@@ -17,28 +17,15 @@ const FROM_DAY: u32 = 3;
 pub(crate) struct Choice {
     pub(crate) day: u32,
     pub(crate) query: String,
-    /// The part that the plan played, and why it was chosen.
+    /// The part that the plan played, and why it was chosen, in words.
     pub(crate) what: String,
-    pub(crate) role: PlanRole,
-    /// The choice was a look-up.
-    pub(crate) cached: bool,
-    /// Planning beyond DataFusion's own, in micro-seconds.
-    pub(crate) added_us: u64,
     /// What was chosen and what was not, as in the record.
     pub(crate) record: ChoiceRecord,
 }
 
 impl Choice {
     pub(crate) fn of(day: u32, query: String, record: ChoiceRecord) -> Self {
-        Self {
-            day,
-            query,
-            what: headline(&record),
-            role: record.role,
-            cached: record.cached,
-            added_us: record.added_us,
-            record,
-        }
+        Self { day, query, what: headline(&record), record }
     }
 }
 
@@ -63,11 +50,12 @@ impl Learned {
     pub(crate) fn new(choices: Vec<Choice>, training: &[(u32, Cost)]) -> Self {
         let mut roles: BTreeMap<u32, BTreeMap<String, usize>> = BTreeMap::new();
         for choice in &choices {
-            let role = format!("{:?}", choice.role).to_lowercase();
+            let role = format!("{:?}", choice.record.role).to_lowercase();
             *roles.entry(choice.day).or_default().entry(role).or_default() += 1;
         }
         let added = |cached: bool| -> Vec<f64> {
-            choices.iter().filter(|c| c.cached == cached).map(|c| c.added_us as f64 / 1000.0).collect()
+            let of = choices.iter().map(|choice| &choice.record).filter(|record| record.cached == cached);
+            of.map(|record| record.added_us as f64 / 1000.0).collect()
         };
         let (mut errors, mut within) = (Vec::new(), 0_usize);
         for choice in choices.iter().filter(|choice| choice.day >= FROM_DAY && choice.record.fell_back.is_none()) {
