@@ -19,8 +19,8 @@ use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use sparklet_history::{
-    ChoiceReason, ChoiceRecord, Evidence, GuardPhase, GuardState, HistoryUnused, PlanOutline, PlanPrediction, PlanRole,
-    RejectedPlan, RunId, Scope,
+    ChoiceReason, ChoiceRecord, Evidence, GuardPhase, GuardState, HistoryUnused, PlanControl, PlanOutline,
+    PlanPrediction, PlanRole, RejectedPlan, RunId, Scope,
 };
 use sparklet_optimizer::choice::decide::control_due;
 use sparklet_optimizer::choice::{Asked, Candidate, Chosen, Known, Then, choose, guard, in_force, threshold_us};
@@ -115,10 +115,16 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         }
     }
     let looking = Looking { session, state: &state, past: &past, scope: recalled.scope() };
-    // A plan in force is made again from what was known when it was made: what was learned since may lead elsewhere.
-    let learns = session.learning() == Learning::On && control.is_none() && past.engine_was.is_none();
+    // A plan in force, or one that the user wants, is made again from what was known when it was made: what was learned since may lead
+    // elsewhere.
+    let wanted = match &control {
+        Some(PlanControl::Pin { plan, .. }) => Some(*plan),
+        Some(PlanControl::Forbid) => None,
+        Some(PlanControl::Freeze) | None => in_force(&past.guard),
+    };
+    let learns = session.learning() == Learning::On && past.engine_was.is_none();
     let mut kept = None;
-    if let Some(plan) = in_force(&past.guard).filter(|_| learns)
+    if let Some(plan) = wanted.filter(|_| learns || control.is_some())
         && let Some(then) = past.known_before(plan)
     {
         let evidence = Then { evidence: recalled.evidence.as_ref(), runs: then };
@@ -127,6 +133,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         let last =
             past.last_choice.filter(|last| last.chosen.key == Some(plan) && last.looked_up < cache::MOST_LOOK_UPS);
         if let (GuardPhase::Adopted { runs, .. }, Some(last)) = (past.guard.phase, last)
+            && control.is_none()
             && !control_due(&past.guard, runs)
             && let Some(arm) = kept.take()
         {
@@ -153,6 +160,8 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         }
     }
     let least_us = match default.predicted(session).cpu_us {
+        // What the user wants is among all that there is.
+        _ if matches!(control, Some(PlanControl::Pin { .. } | PlanControl::Freeze)) => 0.0,
         ..TOO_SMALL_US => f64::INFINITY,
         cpu_us => threshold_us(cpu_us as f64),
     };
