@@ -16,7 +16,7 @@ use crate::error::{AtPath, Failure, Result};
 use crate::home::{Home, View, Workload};
 use crate::report::Report;
 use crate::runs::{self, Plan, Track};
-use crate::{peer, plot, prior, queries, skew, text};
+use crate::{memory, peer, plot, prior, queries, skew, text};
 
 /// Measures sparklet on workloads that come again day after day, beside plain DataFusion of the same version.
 #[derive(Debug, Parser)]
@@ -141,6 +141,28 @@ enum Command {
         /// The engine.
         #[arg(long, value_enum)]
         engine: peer::Engine,
+    },
+    /// Run each query without a limit and under small memory pools, one process a run, and compare rows, times and resident memory.
+    Memory {
+        #[command(flatten)]
+        what: What,
+        /// Pools in MiB, separated by commas.
+        #[arg(long, value_delimiter = ',', default_values_t = [1024, 256])]
+        pools: Vec<u64>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Run one query once and write its rows to a file: a process of `memory`.
+    #[command(hide = true)]
+    Once {
+        #[command(flatten)]
+        what: What,
+        /// The engine.
+        #[arg(long, value_enum)]
+        engine: peer::Engine,
+        /// File of its rows.
+        #[arg(long)]
+        rows: PathBuf,
     },
     /// Print plain DataFusion's plan of a query, for looking at what a ratio says.
     Plan {
@@ -320,6 +342,36 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<bool> {
             ))?;
             Ok(true)
         }
+        Command::Memory { what, pools, output } => {
+            let work = Work::new(&home)?;
+            let plan = what.plan(&home, &work, Track::Frozen, 1, 1)?;
+            let tables = all_tables(&home, &what, &work)?;
+            let invocation = memory::Invocation { arguments: what.arguments(), folder: work.path().to_owned() };
+            let measured = runtime(plan.settings.slots)?.block_on(async {
+                let plain = Plain::new(&plan.settings, &Default::default())?;
+                plain.register(&tables).await?;
+                memory::measure(&invocation, &pools, &plan.queries, &plain, out).await
+            })?;
+            let json = output.out.unwrap_or_else(|| {
+                let time = Utc::now().format("%Y%m%d-%H%M%S");
+                home.results().join(format!("memory-{}-sf{}-{time}.json", what.workload.name(), what.scale))
+            });
+            let fine = memory::summarise(&measured, &pools, out)?;
+            write_json(&measured, &json)?;
+            writeln!(out, "written: {}", json.display())?;
+            Ok(fine)
+        }
+        Command::Once { what, engine, rows } => {
+            let work = Work::new(&home)?;
+            let plan = what.plan(&home, &work, Track::Frozen, 1, 1)?;
+            let tables = all_tables(&home, &what, &work)?;
+            let [query] = plan.queries.as_slice() else { return Err(Failure::new("`once` runs one query")) };
+            let workload = plan.workload.name();
+            let run = memory::once(engine, &plan.settings, workload, &tables, query, &rows);
+            let once = runtime(plan.settings.slots)?.block_on(run)?;
+            writeln!(out, "{}", serde_json::to_string(&once).map_err(|e| Failure::new(e.to_string()))?)?;
+            Ok(true)
+        }
         Command::Plan { what } => {
             let work = Work::new(&home)?;
             let plan = what.plan(&home, &work, Track::Frozen, 1, 1)?;
@@ -350,6 +402,19 @@ impl Work {
 }
 
 impl What {
+    /// These settings as arguments, but for queries and pool.
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec!["--workload".to_owned(), self.workload.name().to_owned()];
+        let mut set = |name: &str, value: Option<String>| {
+            arguments.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
+        };
+        set("--scale", Some(self.scale.to_string()));
+        set("--slots", self.slots.map(|n| n.to_string()));
+        set("--batch-size", self.batch_size.map(|n| n.to_string()));
+        set("--adaptive", self.adaptive.map(|mode| mode.name().to_owned()));
+        arguments
+    }
+
     fn plan(&self, home: &Home, work: &Work, track: Track, days: u32, pairs: u32) -> Result<Plan> {
         if days == 0 || pairs == 0 {
             return Err(Failure::new("0 days or 0 pairs measure nothing").with_hint("use 1 or more of both"));

@@ -15,6 +15,7 @@ mod home;
 mod learning;
 mod literals;
 mod measure;
+mod memory;
 mod peer;
 mod plot;
 mod prior;

@@ -17,6 +17,7 @@ use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs};
 use sparklet_optimizer::{SourceNames, fingerprint_logical, fingerprint_physical};
 
 use super::{AdaptiveMode, AdaptiveSettings, groups, windows};
+use crate::exchange::Size;
 use crate::observe::scanned_bytes;
 
 /// An operator of the logical plan whose inputs become stages.
@@ -303,7 +304,7 @@ impl Search<'_> {
         let large = left_rows + right_rows >= self.settings.min_rows
             && self.slots >= self.settings.min_slots
             && (self.settings.split_skew || self.settings.broadcast);
-        let short = self.settings.memory && left_rows * self.width(join.left()) > self.build_bytes_limit;
+        let short = self.settings.memory && table_bytes(left_rows, self.width(join.left())) > self.build_bytes_limit;
         (large || short).then_some(known)
     }
 
@@ -316,8 +317,13 @@ impl Search<'_> {
     fn width(&self, plan: &Arc<dyn ExecutionPlan>) -> u64 {
         let schema = plan.schema();
         let widths = schema.fields().iter().map(|f| f.data_type().primitive_width().unwrap_or(24) as u64);
-        widths.sum::<u64>() + 16
+        widths.sum::<u64>() + 8
     }
+}
+
+/// Bytes of a hash table over `rows` rows of `width` bytes.
+fn table_bytes(rows: u64, width: u64) -> u64 {
+    Size { rows, bytes: rows.saturating_mul(width) }.hash_table()
 }
 
 fn descendants(plan: &Arc<dyn ExecutionPlan>) -> usize {

@@ -1,6 +1,6 @@
 //! Runs a query stage by stage.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use datafusion::catalog::Session;
@@ -18,7 +18,7 @@ use futures::FutureExt;
 
 use super::boundary::{Boundary, Operator, Reach};
 use super::join::{AdaptiveJoinExec, Resources};
-use super::leaf::{ExchangeLeaf, LeafPlanner};
+use super::leaf::{self, ExchangeLeaf, LeafPlanner};
 use super::path::{at_path, replace_at};
 use super::record::{broadcast, divide_join, run_in_stages, share_subplan, skip_empty};
 use super::rule::AdaptiveJoins;
@@ -27,7 +27,7 @@ use super::share::Shared;
 use super::units::Limits;
 use super::windows::{self, Windows};
 use super::{AdaptiveMode, AdaptiveSettings};
-use crate::exchange::{Bucketing, Budget, ExchangeReaderExec, WriteSpec, write};
+use crate::exchange::{Bucketing, Budget, Exchange, ExchangeReaderExec, WriteSpec, write};
 use crate::observe::scanned_bytes;
 
 /// Buckets for each partition of the session.
@@ -69,6 +69,8 @@ pub(crate) struct Driver {
     pub(crate) instead_of: Option<String>,
     /// Inputs of a join that become stages; 2 but in tests of half-staged joins.
     pub(crate) sides: usize,
+    /// Exchanges whose rows are kept.
+    written: Mutex<Vec<Weak<Exchange>>>,
 }
 
 impl std::fmt::Debug for Driver {
@@ -135,6 +137,7 @@ impl Driver {
             running,
             instead_of: None,
             sides: 2,
+            written: Mutex::default(),
         }
     }
 
@@ -179,6 +182,7 @@ impl Driver {
         let mut exchanges = 0;
         for shared in &self.shared {
             logical = self.share(logical, shared, &mut exchanges, start).await?;
+            self.release(&logical);
         }
         for boundary in &self.boundaries {
             logical = match boundary.operator {
@@ -186,11 +190,37 @@ impl Driver {
                 Operator::Aggregate => self.stage_aggregate(logical, boundary, &mut exchanges, start).boxed().await?,
                 Operator::Window => self.stage_window(logical, boundary, &mut exchanges, start).boxed().await?,
             };
+            self.release(&logical);
         }
         let plan = self.plan(&logical).await?;
         self.note_splits(&plan, start);
         self.running.starts(&plan, true);
         Ok(plan)
+    }
+
+    /// Runs `stage` into an exchange.
+    pub(super) async fn write(&self, stage: Arc<dyn ExecutionPlan>, spec: WriteSpec) -> Result<Arc<Exchange>> {
+        let exchange = Arc::new(write(stage, Arc::clone(&self.context), spec).await?);
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&exchange));
+        Ok(exchange)
+    }
+
+    /// Frees the rows of the exchanges that `logical` does not read: the stages that read them are over.
+    fn release(&self, logical: &LogicalPlan) {
+        // Parts that are planned already read what they read.
+        if leaf::has_parts(logical) {
+            return;
+        }
+        let mut read = Vec::new();
+        leaf::exchanges(logical, &mut read);
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).retain(|exchange| {
+            let Some(exchange) = exchange.upgrade() else { return false };
+            let wanted = read.iter().any(|other| Arc::ptr_eq(other, &exchange));
+            if !wanted {
+                exchange.release();
+            }
+            wanted
+        });
     }
 
     pub(crate) fn task_context(&self) -> &Arc<TaskContext> {
@@ -218,7 +248,7 @@ impl Driver {
         self.running.starts(&stage, false);
         let bucketing = Bucketing { keys: Vec::new(), buckets: 1, divisor: 1, ranges: None };
         let spec = WriteSpec { id, bucketing, budget: Arc::clone(&self.budget) };
-        let exchange = Arc::new(write(stage, Arc::clone(&self.context), spec).await?);
+        let exchange = self.write(stage, spec).await?;
         self.running.adapted(share_subplan(start, &exchange, what, shared.paths.len()));
         for path in &shared.paths {
             let leaf = ExchangeLeaf::plan(Arc::clone(&exchange), Arc::clone(&schema));
@@ -240,6 +270,7 @@ impl Driver {
         let mut join = join.clone();
         let planned = self.plan(&LogicalPlan::Join(join.clone())).await?;
         let Some(shape) = Shape::of(&planned) else { return Ok(logical) };
+        let buckets = self.buckets(join_buckets(&join, &keys), shape.side_bytes);
         if shape.mode != PartitionMode::Partitioned {
             // What lies below has turned out such that the planner takes another algorithm now.
             if self.settings.broadcast && shape.over_exchange {
@@ -252,17 +283,21 @@ impl Driver {
                 Side::Left => (&join.left, &keys.left),
                 Side::Right => (&join.right, &keys.right),
             };
-            if ExchangeLeaf::of(input).is_some() {
-                continue;
+            if let Some(exchange) = ExchangeLeaf::of(input) {
+                // What is divided otherwise cannot be joined bucket by bucket; where a build side would not fit, it is divided once more.
+                let fits = exchange.size().hash_table() / self.limits.slots.max(1) as u64 <= self.limits.build_bytes;
+                if fits || divided_by(exchange, input, key) == Some(buckets) {
+                    continue;
+                }
             }
             let stage = self.plan(input).await?;
-            let Some(bucketing) = self.bucketing(&stage, input, key) else { return Ok(logical) };
+            let Some(bucketing) = self.bucketing(&stage, input, key, buckets) else { return Ok(logical) };
             let schema = Arc::clone(input.schema());
             let id = std::mem::replace(exchanges, *exchanges + 1);
             self.note_splits(&stage, start);
             self.running.starts(&stage, false);
             let spec = WriteSpec { id, bucketing, budget: Arc::clone(&self.budget) };
-            let exchange = Arc::new(write(stage, Arc::clone(&self.context), spec).await?);
+            let exchange = self.write(stage, spec).await?;
             let leaf = Arc::new(ExchangeLeaf::plan(Arc::clone(&exchange), schema));
             match side {
                 Side::Left => join.left = leaf,
@@ -285,12 +320,26 @@ impl Driver {
         replace_at(logical, &boundary.path, LogicalPlan::Join(join))
     }
 
-    /// How the rows of `stage` are divided by `keys`, the key columns of the logical plan `input`.
+    /// Buckets of an exchange of rows that come from `scanned_bytes` bytes of files; `given` where another exchange is divided alike.
+    pub(super) fn buckets(&self, given: Option<usize>, scanned_bytes: u64) -> usize {
+        if let Some(given) = given {
+            return given;
+        }
+        let partitions = self.limits.slots;
+        // Files are smaller than their rows in memory; a bucket should be well below what a hash table may have.
+        let expected = scanned_bytes.saturating_mul(BYTES_IN_MEMORY);
+        let for_memory = usize::try_from(expected / (self.limits.build_bytes / 4).max(1)).unwrap_or(usize::MAX);
+        let wanted = (partitions * BUCKETS_PER_PARTITION).max(for_memory).clamp(*BUCKETS.start(), *BUCKETS.end());
+        partitions * wanted.div_ceil(partitions)
+    }
+
+    /// How the rows of `stage` are divided into `buckets` by `keys`, the key columns of the logical plan `input`.
     pub(super) fn bucketing(
         &self,
         stage: &Arc<dyn ExecutionPlan>,
         input: &LogicalPlan,
         keys: &[Expr],
+        buckets: usize,
     ) -> Option<Bucketing> {
         let schema = stage.schema();
         let keys = keys
@@ -301,13 +350,7 @@ impl Driver {
                 Some(Arc::new(Column::new(schema.fields().get(at)?.name(), at)) as PhysicalExprRef)
             })
             .collect::<Option<Vec<_>>>()?;
-        let partitions = self.limits.slots;
-        // Files are smaller than their rows in memory; a bucket should be well below what a hash table may have.
-        let expected = scanned_bytes(stage).saturating_mul(BYTES_IN_MEMORY);
-        let for_memory = usize::try_from(expected / (self.limits.build_bytes / 4).max(1)).unwrap_or(usize::MAX);
-        let wanted = (partitions * BUCKETS_PER_PARTITION).max(for_memory).clamp(*BUCKETS.start(), *BUCKETS.end());
-        let per_partition = wanted.div_ceil(partitions);
-        Some(Bucketing { keys, buckets: partitions * per_partition, divisor: 1, ranges: None })
+        Some(Bucketing { keys, buckets, divisor: 1, ranges: None })
     }
 
     /// Records the joins of `plan` that were divided.
@@ -358,6 +401,23 @@ impl Keys {
     }
 }
 
+/// Buckets of the input of `join` that is an exchange by its keys already: the other one must be divided alike.
+fn join_buckets(join: &Join, keys: &Keys) -> Option<usize> {
+    let sides = [(&join.left, &keys.left), (&join.right, &keys.right)];
+    sides.into_iter().find_map(|(input, keys)| divided_by(ExchangeLeaf::of(input)?, input, keys))
+}
+
+/// Buckets of `exchange`, whose leaf is `leaf`, if it is divided by `keys`.
+fn divided_by(exchange: &Exchange, leaf: &LogicalPlan, keys: &[Expr]) -> Option<usize> {
+    let Bucketing { keys: own, buckets, divisor: 1, ranges: None } = &exchange.bucketing else { return None };
+    let is = |(key, own): (&Expr, &PhysicalExprRef)| {
+        let Expr::Column(key) = key else { return false };
+        let own = own.downcast_ref::<Column>().map(Column::index);
+        own.is_some() && own == leaf.schema().maybe_index_of_column(key)
+    };
+    (keys.len() == own.len() && keys.iter().zip(own).all(is)).then_some(*buckets)
+}
+
 /// How the planner would run a join.
 struct Shape {
     mode: PartitionMode,
@@ -365,6 +425,8 @@ struct Shape {
     left_first: bool,
     /// An input is a finished exchange.
     over_exchange: bool,
+    /// Bytes of files that the larger of the inputs reads.
+    side_bytes: u64,
 }
 
 impl Shape {
@@ -383,10 +445,16 @@ impl Shape {
                     _ => true,
                 };
                 let over_exchange = [join.left(), join.right()].into_iter().any(reads_exchange);
-                return Some(Self { mode: *join.partition_mode(), left_first, over_exchange });
+                let side_bytes = scanned_bytes(join.left()).max(scanned_bytes(join.right()));
+                return Some(Self { mode: *join.partition_mode(), left_first, over_exchange, side_bytes });
             }
             if AdaptiveJoinExec::of(at).is_some() {
-                return Some(Self { mode: PartitionMode::Partitioned, left_first: true, over_exchange: true });
+                return Some(Self {
+                    mode: PartitionMode::Partitioned,
+                    left_first: true,
+                    over_exchange: true,
+                    side_bytes: 0,
+                });
             }
             let children = at.children();
             let [only] = children.as_slice() else { return None };

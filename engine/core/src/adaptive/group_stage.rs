@@ -26,7 +26,8 @@ use super::path::{at_path, replace_at};
 use super::windows::{How, Running, Windows};
 use super::{clock, groups, prefix, record, windows};
 use crate::exchange::slices::{sliced, whole};
-use crate::exchange::{Bucketing, Exchange, ExchangeReaderExec, WriteSpec, write};
+use crate::exchange::{Bucketing, Exchange, ExchangeReaderExec, WriteSpec};
+use crate::observe::scanned_bytes;
 
 /// Where the tasks of hot groups are.
 struct Hot {
@@ -122,7 +123,8 @@ impl Driver {
         start: Instant,
     ) -> Result<Option<Arc<Exchange>>> {
         let stage = self.plan(input).await?;
-        let Some(bucketing) = self.bucketing(&stage, input, keys) else { return Ok(None) };
+        let buckets = self.buckets(None, scanned_bytes(&stage));
+        let Some(bucketing) = self.bucketing(&stage, input, keys, buckets) else { return Ok(None) };
         self.note_splits(&stage, start);
         self.running.starts(&stage, false);
         Ok(Some(self.keep(stage, bucketing, exchanges).await?))
@@ -136,7 +138,7 @@ impl Driver {
     ) -> Result<Arc<Exchange>> {
         let id = std::mem::replace(exchanges, *exchanges + 1);
         let spec = WriteSpec { id, bucketing, budget: Arc::clone(&self.budget) };
-        Ok(Arc::new(write(stage, Arc::clone(&self.context), spec).await?))
+        self.write(stage, spec).await
     }
 
     /// The physical plan of an operator over the exchange of its groups, and how that is packed; none where nothing is hot, or where the

@@ -300,7 +300,7 @@ impl Work {
             Method::SortMerge => return grace::sort_merge(&self.template, left, right),
             Method::Redivide => {
                 let (left, right) = (self.left.clone(), self.right.clone());
-                let bytes = unit.build_bytes;
+                let bytes = unit.build_size.hash_table();
                 let redivided =
                     RedividedJoinExec::new(&self.template, left, right, unit, bytes, self.resources.clone())?;
                 return Ok(Arc::new(redivided));

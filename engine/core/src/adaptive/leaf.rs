@@ -44,6 +44,20 @@ impl ExchangeLeaf {
     }
 }
 
+/// The exchanges that `plan` reads, added to `found`.
+#[recursive::recursive]
+pub(super) fn exchanges<'a>(plan: &'a LogicalPlan, found: &mut Vec<&'a Arc<Exchange>>) {
+    found.extend(ExchangeLeaf::of(plan));
+    plan.inputs().into_iter().for_each(|input| exchanges(input, found));
+}
+
+/// True if an operator of `plan` is planned already.
+#[recursive::recursive]
+pub(super) fn has_parts(plan: &LogicalPlan) -> bool {
+    let parts = |extension: &Extension| extension.node.as_any().downcast_ref::<PartsLeaf>().is_some();
+    matches!(plan, LogicalPlan::Extension(extension) if parts(extension)) || plan.inputs().into_iter().any(has_parts)
+}
+
 impl PartialEq for ExchangeLeaf {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.exchange, &other.exchange) && self.buckets == other.buckets

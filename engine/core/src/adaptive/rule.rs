@@ -53,7 +53,7 @@ impl AdaptiveJoins {
         }
         let slots = limits.slots;
         let before = partitioned(&left.exchange.sizes, &right.exchange.sizes, slots);
-        let largest = before.iter().map(|partition| partition.build_bytes).max().unwrap_or(0);
+        let largest = before.iter().map(|partition| partition.build.hash_table()).max().unwrap_or(0);
         let before = makespan(before.iter().map(|p| p.weight), slots);
         let after = makespan(division.task_weights(), slots);
         // An exchange above may be the price: rows that move once more.
@@ -86,17 +86,17 @@ pub(crate) fn staged_inputs(join: &HashJoinExec) -> Option<(Input, Input)> {
 /// One partition of the join as DataFusion would run it.
 pub(crate) struct Partition {
     pub(crate) weight: u64,
-    build_bytes: u64,
+    build: Size,
 }
 
 /// The partitions of a join of buckets `left` and `right` in `n` partitions, the left side built.
 pub(crate) fn partitioned(left: &[Size], right: &[Size], n: usize) -> Vec<Partition> {
     let n = n.max(1);
-    let mut partitions: Vec<Partition> = (0..n).map(|_| Partition { weight: 0, build_bytes: 0 }).collect();
+    let mut partitions: Vec<Partition> = (0..n).map(|_| Partition { weight: 0, build: Size::default() }).collect();
     for (bucket, (left, right)) in left.iter().zip(right).enumerate() {
         let partition = &mut partitions[bucket % n];
         partition.weight += left.rows * BUILD_WEIGHT + right.rows;
-        partition.build_bytes += left.bytes;
+        partition.build = partition.build.plus(*left);
     }
     partitions
 }

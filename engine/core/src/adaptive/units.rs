@@ -18,8 +18,8 @@ pub(crate) struct Unit {
     pub(crate) build_weight: u64,
     /// Expected work of each slice.
     pub(crate) probe_weights: Vec<u64>,
-    /// Bytes of the build side.
-    pub(crate) build_bytes: u64,
+    /// Rows and bytes of the build side.
+    pub(crate) build_size: Size,
     pub(crate) method: Method,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct Limits {
     pub(crate) min_task: u64,
     /// Bytes that one hash table may have.
     pub(crate) build_bytes: u64,
-    /// Build bytes of the bucket that is divided here; none where it is the whole join.
+    /// Bytes of the hash table over the bucket that is divided here; none where it is the whole join.
     pub(crate) parent_bytes: Option<u64>,
 }
 
@@ -101,15 +101,16 @@ pub(crate) fn divide(join: JoinType, left: &[Size], right: &[Size], limits: Limi
         let swapped = cheaper_swapped(bucket);
         let (build, probe) = sides(bucket, swapped);
         let build_weight = build.rows * BUILD_WEIGHT;
-        if build.bytes > limits.build_bytes && build.rows > 1 {
-            let stuck = limits.parent_bytes.is_some_and(|parent| build.bytes > parent / 4 * 3);
+        let table = build.hash_table();
+        if table > limits.build_bytes && build.rows > 1 {
+            let stuck = limits.parent_bytes.is_some_and(|parent| table > parent / 4 * 3);
             units.push(Unit {
                 swapped,
                 build: slice_of(bucket, build.rows),
                 probe: vec![slice_of(bucket, probe.rows)],
                 build_weight,
                 probe_weights: vec![probe.rows],
-                build_bytes: build.bytes,
+                build_size: build,
                 method: if stuck { Method::SortMerge } else { Method::Redivide },
             });
             continue;
@@ -123,7 +124,7 @@ pub(crate) fn divide(join: JoinType, left: &[Size], right: &[Size], limits: Limi
                 probe_weights: slices.iter().map(|s| s.rows.end - s.rows.start).collect(),
                 probe: slices.into_iter().map(|slice| vec![slice]).collect(),
                 build_weight,
-                build_bytes: build.bytes,
+                build_size: build,
                 method: Method::Hash,
             });
             continue;
@@ -131,7 +132,7 @@ pub(crate) fn divide(join: JoinType, left: &[Size], right: &[Size], limits: Limi
         let slot = &mut open[usize::from(swapped)];
         if let Some(unit) = slot
             && (unit.weight() + build_weight + probe.rows > target
-                || unit.build_bytes + build.bytes > limits.build_bytes)
+                || unit.build_size.plus(build).hash_table() > limits.build_bytes)
         {
             units.extend(slot.take());
         }
@@ -141,14 +142,14 @@ pub(crate) fn divide(join: JoinType, left: &[Size], right: &[Size], limits: Limi
             probe: vec![Vec::new()],
             build_weight: 0,
             probe_weights: vec![0],
-            build_bytes: 0,
+            build_size: Size::default(),
             method: Method::Hash,
         });
         unit.build.extend(slice_of(bucket, build.rows));
         unit.probe[0].extend(slice_of(bucket, probe.rows));
         unit.build_weight += build_weight;
         unit.probe_weights[0] += probe.rows;
-        unit.build_bytes += build.bytes;
+        unit.build_size = unit.build_size.plus(build);
     }
     units.extend(open.into_iter().flatten());
     units.sort_by_key(|unit| Reverse(unit.weight()));

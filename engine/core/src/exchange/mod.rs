@@ -13,15 +13,16 @@ mod store;
 mod tests;
 mod writer;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use datafusion::common::ColumnStatistics;
+use datafusion::common::{ColumnStatistics, internal_err};
 use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
-use futures::stream::BoxStream;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 
 pub(crate) use bucketing::{Bucketing, Ranges};
 pub(crate) use facts::KeyFacts;
@@ -35,6 +36,23 @@ pub(crate) struct Size {
     pub(crate) rows: u64,
     /// Bytes in memory; where buckets share a batch, its bytes are shared out by rows.
     pub(crate) bytes: u64,
+}
+
+/// Bytes of a slot of the hash table of a join of DataFusion: hash, row, and the byte that tells whether it is free.
+const TABLE_SLOT: u64 = 17;
+
+impl Size {
+    /// Bytes that a hash join takes out of the pool to build on these rows: the rows, and slots for 8 / 7 of them, a power of two.
+    pub(crate) fn hash_table(self) -> u64 {
+        match self.rows {
+            0 => self.bytes,
+            rows => self.bytes + (rows * 8 / 7).max(4).next_power_of_two() * TABLE_SLOT,
+        }
+    }
+
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self { rows: self.rows + other.rows, bytes: self.bytes + other.bytes }
+    }
 }
 
 /// See the module.
@@ -52,7 +70,8 @@ pub(crate) struct Exchange {
     /// What the planner knew of the columns before: bounds, NULLs, distinct values.
     pub(crate) columns: Vec<ColumnStatistics>,
     pub(crate) cost: WriteCost,
-    store: Arc<dyn ExchangeStore>,
+    /// None once nothing reads its rows any more.
+    store: Mutex<Option<Arc<dyn ExchangeStore>>>,
 }
 
 /// What writing took.
@@ -74,14 +93,24 @@ pub(crate) struct WriteCost {
 impl Exchange {
     /// Rows and bytes of all buckets.
     pub(crate) fn size(&self) -> Size {
-        self.sizes
-            .iter()
-            .fold(Size::default(), |sum, size| Size { rows: sum.rows + size.rows, bytes: sum.bytes + size.bytes })
+        self.sizes.iter().fold(Size::default(), |sum, size| sum.plus(*size))
     }
 
     /// The rows of `slice`, always in the same order.
     pub(crate) fn read(&self, slice: slices::Slice) -> BoxStream<'static, Result<RecordBatch>> {
-        Arc::clone(&self.store).read(slice)
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match store {
+            Some(store) => store.read(slice),
+            None => {
+                let id = self.id;
+                stream::once(async move { internal_err!("the rows of exchange {id} are gone") }).boxed()
+            }
+        }
+    }
+
+    /// Gives up its rows: nothing will begin to read them any more. What is known of them stays.
+    pub(crate) fn release(&self) {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Rows by bucket.

@@ -1,7 +1,7 @@
 //! Runs a plan into an exchange.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arrow::compute::BatchCoalescer;
@@ -20,7 +20,7 @@ use super::bucketing::{Bucketing, Scratch};
 use super::facts::{self, Collector};
 use super::segment::{Run, Segment, compact};
 use super::slices;
-use super::store::LocalStore;
+use super::store::{ExchangeStore, LocalStore};
 use super::{Exchange, Size, WriteCost};
 use crate::cpu::{self, CpuTimed};
 
@@ -109,10 +109,19 @@ pub(crate) async fn write(
     let columns = expected
         .map_or_else(|_| Statistics::unknown_column(&schema), |s| s.as_ref().clone().to_inexact().column_statistics);
     let facts = facts::merge(collectors)?;
-    let store = Arc::new(LocalStore { schema: Arc::clone(&schema), segments, _held: held });
+    let store: Arc<dyn ExchangeStore> = Arc::new(LocalStore { schema: Arc::clone(&schema), segments, _held: held });
     cost.wall = start.elapsed();
-    let mut exchange =
-        Exchange { id: spec.id, schema, stage: plan, bucketing: spec.bucketing, sizes, facts, columns, cost, store };
+    let mut exchange = Exchange {
+        id: spec.id,
+        schema,
+        stage: plan,
+        bucketing: spec.bucketing,
+        sizes,
+        facts,
+        columns,
+        cost,
+        store: Mutex::new(Some(store)),
+    };
     name_heavy_keys(&mut exchange).await?;
     Ok(exchange)
 }
