@@ -59,7 +59,12 @@ pub(crate) fn terms(operator: &OperatorFeatures) -> [f64; TERMS] {
         first * f64::from(shape.functions),
         order,
         shape.stored_bytes.unwrap_or(0) as f64,
-        if is_scan { first * f64::from(shape.columns) } else { 0.0 },
+        match is_scan {
+            // The column of the filter, and the others where it lets rows pass.
+            true if shape.late => first + out * f64::from(shape.columns),
+            true => first * f64::from(shape.columns),
+            false => 0.0,
+        },
         out * f64::from(shape.strings),
         pairs,
         1.0,
