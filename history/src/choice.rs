@@ -64,9 +64,9 @@ pub struct ChoiceRecord {
     /// CPU time that the default would have taken for the rows of this run, as far as known.
     #[serde(default)]
     pub reference_us: Option<u64>,
-    /// See [`Measured::work_us`].
+    /// See [`Measured::work`].
     #[serde(default)]
-    pub work_us: Option<u64>,
+    pub work: Option<u64>,
     /// State of the guard after the run.
     pub guard: GuardState,
 }
@@ -425,10 +425,10 @@ pub struct Measured {
     pub wall_us: u64,
     /// Rows of the sources.
     pub rows: u64,
-    /// What DataFusion's own plan would cost over the rows that this run had in its operators, in micro-seconds by a model that never
-    /// changes: two runs are compared by it where their literals or their data differ.
+    /// How much there was to do, in no unit: the quotient of two runs of a step says how much more rows one of them had in the subplans that
+    /// both had, whatever plan each had. Runs are compared by it where their literals or their data differ.
     #[serde(default)]
-    pub work_us: Option<u64>,
+    pub work: Option<u64>,
 }
 
 /// A plan that lost, and what it lost against.

@@ -90,7 +90,7 @@ impl DataFrame {
         let (plan, scope) = self.session.functions().enter(&self.plan)?;
         // On the heap: what is planned from the past is a large future.
         let planned = Box::pin(planning::plan(&self.session, &plan, self.step.as_deref(), self.keeps_plan)).await;
-        let planning::Planned { state, logical, physical, choice, default, fallback } =
+        let planning::Planned { state, logical, physical, choice, before, fallback } =
             planned.map_err(|e| self.session.explain(e))?;
         let running = Running::of(Arc::clone(&physical));
         let driver = match self.keeps_plan {
@@ -108,7 +108,7 @@ impl DataFrame {
         Ok(PreparedQuery {
             decisions: vec![decision_of(&choice)],
             choice,
-            default,
+            before,
             fallback,
             verdict: Verdict::default(),
             default_waits: Arc::default(),
@@ -145,8 +145,8 @@ pub struct PreparedQuery {
     planning_time: Duration,
     decisions: Vec<Decision>,
     choice: ChoiceRecord,
-    /// DataFusion's own plan, as far as what runs is compared with it.
-    default: Option<Arc<planning::Arm>>,
+    /// What the work of its run is compared with; none where nothing is to be told of it.
+    before: Option<planning::Before>,
     /// What takes over if its plan, which is on trial, turns out badly.
     fallback: Option<Fallback>,
     verdict: Verdict,
@@ -203,8 +203,8 @@ impl PreparedQuery {
     pub fn choice_after(&self, ran: &PlanRecord) -> ChoiceRecord {
         let choice = self.choice();
         let told = self.ended.load(Relaxed) && choice.fell_back.is_none();
-        let default = self.default.as_ref().filter(|_| told);
-        ChoiceRecord { work_us: default.and_then(|default| default.work_us(ran, &self.session)), ..choice }
+        let before = self.before.as_ref().filter(|_| told);
+        ChoiceRecord { work: before.and_then(|before| before.work(ran)), ..choice }
     }
 
     /// Another deadline for its trial, if it is one.

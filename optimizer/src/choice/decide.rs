@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn exploration_needs_a_budget_and_a_measured_default() {
         let unsure = [candidate(1, 500e3, -90e3, 800e3)];
-        let measured = Measured { cpu_us: 1_000_000, wall_us: 500_000, rows: 1000, work_us: None };
+        let measured = Measured { cpu_us: 1_000_000, wall_us: 500_000, rows: 1000, work: None };
         let state = GuardState { default: Some(measured), ..GuardState::default() };
         assert_eq!(choose(&Asked { budget_us: 80_000, ..asked(&unsure, &state) }).candidate, None);
         let chosen = choose(&Asked { budget_us: 90_000, ..asked(&unsure, &state) });
@@ -321,7 +321,7 @@ mod tests {
     fn an_adopted_plan_stays_and_the_default_runs_now_and_then() {
         let two = [candidate(1, 100e3, -50e3, 300e3), candidate(2, 120e3, 110e3, 130e3)];
         let plan = Fingerprint([1; 16]);
-        let measured = |cpu_us| Some(Measured { cpu_us, wall_us: cpu_us, rows: 1000, work_us: None });
+        let measured = |cpu_us| Some(Measured { cpu_us, wall_us: cpu_us, rows: 1000, work: None });
         let mut state = GuardState {
             phase: GuardPhase::Adopted { plan, runs: 3 },
             default: measured(1_000_000),

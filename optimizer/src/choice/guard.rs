@@ -52,18 +52,18 @@ pub struct Ran {
     pub fell_back_us: Option<u64>,
 }
 
-/// CPU time that the default would take for `rows` rows, or for `work_us` where that is known, from when it was last measured.
-pub fn reference_us(state: &GuardState, rows: u64, work_us: Option<u64>) -> Option<u64> {
+/// CPU time that the default would take for `rows` rows, or for `work` where that is known, from when it was last measured.
+pub fn reference_us(state: &GuardState, rows: u64, work: Option<u64>) -> Option<u64> {
     let default = state.default?;
-    Some((default.cpu_us as f64 * growth(&default, rows, work_us)) as u64)
+    Some((default.cpu_us as f64 * growth(&default, rows, work)) as u64)
 }
 
-/// How much more there is to do now than there was `then`: by what the default's operators have to do, else by rows of the sources.
-fn growth(then: &Measured, rows: u64, work_us: Option<u64>) -> f64 {
+/// How much more there is to do now than there was `then`: by the rows of what both runs did, else by rows of the sources.
+fn growth(then: &Measured, rows: u64, work: Option<u64>) -> f64 {
     let of = |then: u64, now: u64| {
         if then == 0 || now == 0 { 1.0 } else { (now as f64 / then as f64).clamp(0.01, 100.0) }
     };
-    match (then.work_us, work_us) {
+    match (then.work, work) {
         (Some(then), Some(now)) => of(then, now),
         _ => of(then.rows, rows),
     }
@@ -78,7 +78,7 @@ pub fn advance(mut state: GuardState, ran: &Ran) -> GuardState {
     state.since_default = state.since_default.saturating_add(1);
     if let Some(lost) = ran.fell_back_us {
         // The default ran in its place, in the same run: the plan lost, whatever the default then took.
-        let reference = reference_us(&state, ran.took.rows, ran.took.work_us).unwrap_or(ran.took.cpu_us);
+        let reference = reference_us(&state, ran.took.rows, ran.took.work).unwrap_or(ran.took.cpu_us);
         return roll_back(state, ran, lost, reference);
     }
     match ran.role {
@@ -95,7 +95,7 @@ fn of_default(mut state: GuardState, ran: &Ran) -> GuardState {
     state.default = Some(ran.took);
     let GuardPhase::Adopted { plan, .. } = state.phase else { return state };
     let Some(latest) = state.latest.filter(|_| ran.role == PlanRole::Control) else { return state };
-    let expected = (latest.cpu_us as f64 * growth(&latest, ran.took.rows, ran.took.work_us)) as u64;
+    let expected = (latest.cpu_us as f64 * growth(&latest, ran.took.rows, ran.took.work)) as u64;
     state.regret_us = state.regret_us.saturating_add(ran.took.cpu_us.saturating_sub(expected));
     if lost(expected, ran.took.cpu_us) {
         // The control run was the better one.
@@ -108,7 +108,7 @@ fn of_default(mut state: GuardState, ran: &Ran) -> GuardState {
 
 fn of_other(mut state: GuardState, ran: &Ran) -> GuardState {
     let Some(plan) = ran.plan else { return state };
-    let measured = reference_us(&state, ran.took.rows, ran.took.work_us);
+    let measured = reference_us(&state, ran.took.rows, ran.took.work);
     let took = ran.took.cpu_us;
     if ran.ended == Ended::Lost {
         let reference = measured.or(ran.default_us).unwrap_or(took);

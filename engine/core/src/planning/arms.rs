@@ -1,6 +1,5 @@
 //! Candidates as plans that could run.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::error::Result;
@@ -10,10 +9,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::statistics::StatisticsContext;
-use sparklet_history::{
-    Completeness, Fingerprint, FlipPoint, JoinChoice, NodeRecord, PlanChange, PlanOutline, PlanPrediction, PlanRecord,
-    RunId,
-};
+use sparklet_history::{Fingerprint, FlipPoint, JoinChoice, PlanChange, PlanOutline, PlanPrediction, RunId};
 use sparklet_optimizer::choice::{
     Candidate, Known, LearnedJoins, PlanCost, RowEstimate, gain, join_choices, plan_key, rewrite_change, rows,
 };
@@ -91,6 +87,13 @@ impl Arm {
         self
     }
 
+    /// Operators of its plan.
+    pub(super) fn operators(&self) -> usize {
+        let mut count = 0;
+        rows::for_each_node(&self.physical, &mut count, &mut |_, _| {});
+        count
+    }
+
     /// What it is expected to take.
     pub(super) fn predicted(&self, session: &Session) -> PlanPrediction {
         self.cost.prediction(session.cost_model())
@@ -113,76 +116,12 @@ impl Arm {
         sum as u64
     }
 
-    /// The same for later: with a plan of its own, so that what the one that runs has collected ends with that.
-    pub(super) fn kept(self) -> Option<Arc<Self>> {
-        let physical = reset_plan_states(Arc::clone(&self.physical)).ok()?;
-        Some(Arc::new(Self { physical, ..self }))
-    }
-
-    /// What it would cost over the rows that the run of `ran` had in its operators, in micro-seconds by the prior, which is the same in all
-    /// runs. Rows of subplans that did not run change as those beneath them do.
-    pub(crate) fn work_us(&self, ran: &PlanRecord, session: &Session) -> Option<u64> {
-        let fingerprints = match self.fingerprints.nodes.is_empty() {
-            true => fingerprint_physical(&self.physical, session.sources().as_ref()),
-            false => self.fingerprints.clone(),
-        };
-        let seen = |node: &NodeRecord| {
-            let complete = node.completeness == Completeness::Complete;
-            Some((node.fingerprint?, node.rows.filter(|_| complete)? as f64))
-        };
-        let mut actual = Actual {
-            fingerprints: &fingerprints,
-            expected: &self.rows,
-            seen: ran.nodes.iter().filter_map(seen).collect(),
-            rows: Vec::new(),
-            statistics: StatisticsContext::new(),
-        };
-        actual.visit(&self.physical);
-        let cost = PlanCost::of(&self.physical, &fingerprints, &actual.rows, session.slots());
-        Some(cost.prediction(sparklet_optimizer::cost::prior()).cpu_us).filter(|us| *us > 0)
-    }
-
     /// The arm beside the default.
     pub(super) fn candidate(&self, default: &Self, session: &Session) -> Candidate {
         Candidate {
             plan: PlanOutline { key: Some(self.key()), changes: self.changes.clone() },
             predicted: self.predicted(session),
             gain: gain(session.cost_model(), &default.cost, &self.cost),
-        }
-    }
-}
-
-/// Rows of a plan after a run that had some of its subplans.
-struct Actual<'a> {
-    fingerprints: &'a PhysicalFingerprints,
-    expected: &'a [Option<RowEstimate>],
-    seen: HashMap<Fingerprint, f64>,
-    rows: Vec<Option<RowEstimate>>,
-    statistics: StatisticsContext,
-}
-
-impl Actual<'_> {
-    /// Returns by what factor the rows of `plan` differ from what was expected.
-    fn visit(&mut self, plan: &Arc<dyn ExecutionPlan>) -> f64 {
-        let at = self.rows.len();
-        self.rows.push(None);
-        let factors: Vec<f64> = plan.children().into_iter().map(|child| self.visit(child)).collect();
-        let beneath = match factors.as_slice() {
-            [] => 1.0,
-            [left, right] => left * right,
-            all => all.iter().sum::<f64>() / all.len() as f64,
-        };
-        let expected = self.expected.get(at).and_then(Option::as_ref).map(|estimate| estimate.rows);
-        let expected = expected.or_else(|| rows::by_statistics(plan, &self.statistics).map(|estimate| estimate.rows));
-        let fingerprint = self.fingerprints.nodes.get(at).copied().flatten().map(|identity| identity.fingerprint);
-        let seen = fingerprint.and_then(|fingerprint| self.seen.get(&fingerprint).copied());
-        let rows = seen.or(expected.map(|rows| rows * beneath.clamp(1e-3, 1e3)));
-        if let (Some(place), Some(rows)) = (self.rows.get_mut(at), rows) {
-            *place = Some(RowEstimate { rows, low: rows, high: rows, observed: seen.is_some() });
-        }
-        match (rows, expected) {
-            (Some(rows), Some(expected)) => (rows.max(1.0) / expected.max(1.0)).clamp(1e-3, 1e3),
-            _ => 1.0,
         }
     }
 }
@@ -223,7 +162,7 @@ pub(super) async fn others(
     session: &Session,
     state: &SessionState,
     default: &Arm,
-    rewritten: Vec<LogicalCandidate>,
+    queries: Vec<LogicalCandidate>,
     known: &Known<'_>,
     runs: &mut Vec<RunId>,
     least_us: f64,
@@ -240,21 +179,8 @@ pub(super) async fn others(
     if let Some(arm) = with_learned_joins(session, state, default, known, runs, least_us).await? {
         keep(arm, &mut arms);
     }
-    for candidate in rewritten.into_iter().filter(|candidate| may_save_us(candidate) >= least_us) {
-        let physical = match state.query_planner().create_physical_plan(&candidate.plan, state).await {
-            Ok(physical) if physical.schema() == default.physical.schema() => physical,
-            Ok(_) => {
-                tracing::debug!("a candidate with other columns is left out");
-                continue;
-            }
-            // The default was planned: the query is sound.
-            Err(error) => {
-                tracing::debug!(%error, "a candidate cannot be planned");
-                continue;
-            }
-        };
-        let changes = candidate.rewrites.iter().map(rewrite_change).collect();
-        let arm = Arm::unknown(state.clone(), candidate.plan, physical, changes).estimated(known, runs, session);
+    for query in queries.into_iter().filter(|query| may_save_us(query) >= least_us) {
+        let Some(arm) = rewritten(session, state, default, query, known, runs).await? else { continue };
         if let Some(joins) = with_learned_joins(session, state, &arm, known, runs, least_us).await? {
             keep(joins, &mut arms);
         }
@@ -263,11 +189,36 @@ pub(super) async fn others(
     Ok(arms)
 }
 
+/// `query` as a plan; none where it cannot be planned.
+pub(super) async fn rewritten(
+    session: &Session,
+    state: &SessionState,
+    default: &Arm,
+    query: LogicalCandidate,
+    known: &Known<'_>,
+    runs: &mut Vec<RunId>,
+) -> Result<Option<Arm>> {
+    let physical = match state.query_planner().create_physical_plan(&query.plan, state).await {
+        Ok(physical) if physical.schema() == default.physical.schema() => physical,
+        Ok(_) => {
+            tracing::debug!("a candidate with other columns is left out");
+            return Ok(None);
+        }
+        // The default was planned: the query is sound.
+        Err(error) => {
+            tracing::debug!(%error, "a candidate cannot be planned");
+            return Ok(None);
+        }
+    };
+    let changes = query.rewrites.iter().map(rewrite_change).collect();
+    Ok(Some(Arm::unknown(state.clone(), query.plan, physical, changes).estimated(known, runs, session)))
+}
+
 /// Rewritten queries that are planned physically.
 pub(super) const MOST_REWRITTEN: usize = 3;
 
 /// `arm` with build sides and modes of its joins by what is known; none where they are so already.
-async fn with_learned_joins(
+pub(super) async fn with_learned_joins(
     session: &Session,
     state: &SessionState,
     arm: &Arm,

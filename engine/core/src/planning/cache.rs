@@ -18,9 +18,14 @@ use crate::session::Session;
 /// Look-ups in a row: then it is looked for again, for models and evidence have changed meanwhile.
 pub(super) const MOST_LOOK_UPS: u32 = 5;
 
+/// The same where the literals are others.
+const MOST_OF_OTHER_LITERALS: u32 = 2;
+
 /// The query of now.
 pub(super) struct Asked<'a> {
     pub(super) query: Option<Fingerprint>,
+    /// The same without literals.
+    pub(super) template: Option<Fingerprint>,
     pub(super) volume: u32,
     pub(super) rows: u64,
     pub(super) session: &'a Session,
@@ -34,10 +39,11 @@ pub(super) async fn look_up(
     asked: &Asked<'_>,
     default: &Arm,
 ) -> Result<Option<(Option<Arm>, ChoiceRecord)>> {
-    let same = asked.query.is_some()
-        && last.query == asked.query
-        && last.volume == asked.volume
-        && last.looked_up < MOST_LOOK_UPS;
+    // With other literals there may be something to gain that there was not: that is looked for again sooner.
+    let exact = asked.query.is_some() && last.query == asked.query;
+    let alike = asked.template.is_some() && last.template == asked.template;
+    let most = if exact { MOST_LOOK_UPS } else { MOST_OF_OTHER_LITERALS };
+    let same = (exact || alike) && last.volume == asked.volume && last.looked_up < most;
     // A choice without evidence is the first run's: there is some now.
     if !same || last.evidence.is_empty() || last.control.is_some() || asked.session.learning() != Learning::On {
         return Ok(None);
@@ -45,6 +51,7 @@ pub(super) async fn look_up(
     let again = |role, because| ChoiceRecord {
         role,
         because,
+        query: asked.query,
         rows_read: asked.rows,
         unused: None,
         fell_back: None,
@@ -52,7 +59,7 @@ pub(super) async fn look_up(
         looked_up: last.looked_up + 1,
         cpu_us: None,
         reference_us: None,
-        work_us: None,
+        work: None,
         guard: guard.clone(),
         ..last.clone()
     };
@@ -62,7 +69,11 @@ pub(super) async fn look_up(
     if last.role == PlanRole::Default && plain && hopeless && guard.phase == GuardPhase::Default {
         return Ok(Some((None, again(PlanRole::Default, last.because.clone()))));
     }
+    // Joins are told by their subplans with literals.
     let GuardPhase::Adopted { plan, runs } = guard.phase else { return Ok(None) };
+    if !exact {
+        return Ok(None);
+    }
     let joins: Option<Vec<JoinChoice>> = last
         .chosen
         .changes

@@ -16,11 +16,11 @@ pub fn conclude(choice: &mut ChoiceRecord, outcome: Outcome, cpu_us: u64, wall_u
     };
     let other = !matches!(choice.role, PlanRole::Default | PlanRole::Control);
     choice.cpu_us = Some(cpu_us);
-    choice.reference_us = reference_us(&choice.guard, choice.rows_read, choice.work_us).filter(|_| other);
+    choice.reference_us = reference_us(&choice.guard, choice.rows_read, choice.work).filter(|_| other);
     let ran = Ran {
         role: choice.role,
         plan: choice.chosen.key,
-        took: Measured { cpu_us: own, wall_us, rows: choice.rows_read, work_us: choice.work_us },
+        took: Measured { cpu_us: own, wall_us, rows: choice.rows_read, work: choice.work },
         default_us: choice.default.map(|default| default.cpu_us),
         default_high_us: choice.default.map(|default| default.high_us),
         volume: choice.volume,

@@ -10,6 +10,7 @@ mod past;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trial;
+mod work;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,21 +20,31 @@ use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use sparklet_history::{
-    ChoiceReason, ChoiceRecord, Evidence, GuardPhase, GuardState, HistoryUnused, PlanControl, PlanOutline,
-    PlanPrediction, PlanRole, RejectedPlan, RunId, Scope,
+    ChoiceReason, ChoiceRecord, Evidence, Fingerprint, GuardPhase, GuardState, HistoryUnused, PlanChange, PlanControl,
+    PlanOutline, PlanPrediction, PlanRole, RejectedPlan, RunId, Scope,
 };
 use sparklet_optimizer::choice::decide::control_due;
-use sparklet_optimizer::choice::{Asked, Candidate, Chosen, Known, Then, choose, guard, in_force, threshold_us};
-use sparklet_optimizer::{Cardinalities, Learning, candidates, fingerprint_logical};
+use sparklet_optimizer::choice::{
+    Asked, Candidate, Chosen, Known, Then, choose, guard, in_force, rewrite_change, threshold_us,
+};
+use sparklet_optimizer::{Cardinalities, Learning, LogicalCandidate, candidates, fingerprint_logical};
 
-pub(crate) use arms::Arm;
+use arms::Arm;
 pub use conclude::conclude;
 use past::Past;
+pub(crate) use work::Before;
 
 use crate::session::Session;
 
 /// Predicted CPU time of the default below which no other plan is looked for, in micro-seconds: less than what looking costs.
 const TOO_SMALL_US: u64 = 2_000;
+
+/// What planning a query once more takes for each operator of its plan, in micro-seconds, about.
+const PLANNING_US: u64 = 100;
+
+/// How often the default must take as long as planning once more, for other plans to be looked for: with evidence, and on a first run, where
+/// hardly a gain is certain.
+const TIMES_PLANNING: [u64; 2] = [15, 60];
 
 /// Time that a trial has beyond that: clocks and schedulers are not exact.
 const GRACE: Duration = Duration::from_millis(20);
@@ -45,8 +56,8 @@ pub(crate) struct Planned {
     pub(crate) logical: LogicalPlan,
     pub(crate) physical: Arc<dyn ExecutionPlan>,
     pub(crate) choice: ChoiceRecord,
-    /// DataFusion's own plan, as far as what runs is compared with it.
-    pub(crate) default: Option<Arc<Arm>>,
+    /// What its work is compared with; none where nothing is to be told of it.
+    pub(crate) before: Option<Before>,
     /// What takes over from a trial.
     pub(crate) fallback: Option<Fallback>,
 }
@@ -74,10 +85,10 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
     let start = Instant::now();
     let planned =
-        |choice, logical, physical, state| Planned { state, logical, physical, choice, default: None, fallback: None };
-    let own = |choice, default: Arm, state| {
-        let (logical, physical) = (default.logical.clone(), Arc::clone(&default.physical));
-        Planned { state, logical, physical, choice, default: default.kept(), fallback: None }
+        |choice, logical, physical, state| Planned { state, logical, physical, choice, before: None, fallback: None };
+    let own = |choice, default: Arm, state, before| {
+        let Arm { logical, physical, .. } = default;
+        Planned { state, logical, physical, choice, before: Some(before), fallback: None }
     };
     let without = |because| ChoiceRecord { because, ..unchosen() };
     if session.learning() == Learning::Off {
@@ -89,6 +100,10 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     }
     let default = Arm::default(session, logical, physical);
     let ordered = session.control(step);
+    let worth_us = |known: bool| {
+        let planning_us = PLANNING_US * default.operators() as u64;
+        (planning_us * TIMES_PLANNING[usize::from(!known)]).max(TOO_SMALL_US)
+    };
     let small = default.predicted(session).cpu_us < TOO_SMALL_US && ordered.is_none();
     if small && !session.has_recalled() {
         let choice = ChoiceRecord { rows_read: default.rows_read(), ..without(ChoiceReason::TooSmall) };
@@ -101,18 +116,45 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     let volume = rows.max(1).ilog2();
     let control = ordered.and_then(|control| control.order.clone());
     if let Some(last) = past.last_choice.filter(|_| control.is_none() && past.engine_was.is_none()) {
-        let asked = cache::Asked { query: identity.map(|i| i.fingerprint), volume, rows, session, state: &state };
+        let asked = cache::Asked {
+            query: identity.map(|i| i.fingerprint),
+            template: identity.map(|i| i.template),
+            volume,
+            rows,
+            session,
+            state: &state,
+        };
         if let Some((arm, looked_up)) = Box::pin(cache::look_up(last, &past.guard, &asked, &default)).await? {
+            let looked_up = past.predicted(looked_up);
             let choice = ChoiceRecord {
                 added_us: micros(start.elapsed()),
                 evidence_age_s: past.age_s(&looked_up.evidence),
                 ..looked_up
             };
             return Ok(match arm {
-                Some(Arm { state, logical, physical, .. }) => planned(choice, logical, physical, state),
-                None => own(choice, default, state),
+                Some(Arm { state, logical, physical, .. }) => {
+                    Planned { before: Some(past.before), ..planned(choice, logical, physical, state) }
+                }
+                None => own(choice, default, state, past.before),
             });
         }
+    }
+    let default_us = past.guard.default.map_or_else(|| default.predicted(session).cpu_us, |measured| measured.cpu_us);
+    if control.is_none() && in_force(&past.guard).is_none() && default_us < worth_us(!recalled.runs.is_empty()) {
+        let choice = ChoiceRecord {
+            query: identity.map(|i| i.fingerprint),
+            template: identity.map(|i| i.template),
+            default: Some(default.predicted(session)),
+            unused: recalled.unused.clone(),
+            volume,
+            rows_read: rows,
+            guard: past.guard.clone(),
+            model: session.cost_model().version().to_string(),
+            added_us: micros(start.elapsed()),
+            predicted: Some(default.predicted(session)),
+            ..without(ChoiceReason::TooSmall)
+        };
+        return Ok(own(past.predicted(choice), default, state, past.before));
     }
     let looking = Looking { session, state: &state, past: &past, scope: recalled.scope() };
     // A plan in force, or one that the user wants, is made again from what was known when it was made: what was learned since may lead
@@ -128,8 +170,8 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         && let Some(then) = past.known_before(plan)
     {
         let evidence = Then { evidence: recalled.evidence.as_ref(), runs: then };
-        let (_, others, _) = Box::pin(looking.arms(default.again()?, &evidence, 0.0)).await?;
-        kept = others.into_iter().find(|arm| arm.key() == plan);
+        let changes = past.changes(plan).unwrap_or_default();
+        kept = Box::pin(looking.again(default.again()?, &evidence, plan, changes)).await?;
         let last =
             past.last_choice.filter(|last| last.chosen.key == Some(plan) && last.looked_up < cache::MOST_LOOK_UPS);
         if let (GuardPhase::Adopted { runs, .. }, Some(last)) = (past.guard.phase, last)
@@ -152,11 +194,12 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
                 looked_up: last.looked_up + 1,
                 cpu_us: None,
                 reference_us: None,
-                work_us: None,
+                work: None,
                 guard: past.guard.clone(),
                 ..last.clone()
             };
-            return Ok(Planned { default: default.kept(), ..planned(choice, arm.logical, arm.physical, arm.state) });
+            let choice = past.predicted(choice);
+            return Ok(Planned { before: Some(past.before), ..planned(choice, arm.logical, arm.physical, arm.state) });
         }
     }
     let least_us = match default.predicted(session).cpu_us {
@@ -197,9 +240,10 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         model: session.cost_model().version().to_string(),
         ..record(&chosen, &default, predicted, &compared)
     };
+    choice = past.predicted(choice);
     choice.added_us = micros(start.elapsed());
     let Some(arm) = chosen.candidate.and_then(|at| others.into_iter().nth(at)) else {
-        return Ok(own(choice, default, state));
+        return Ok(own(choice, default, state, past.before));
     };
     let fallback = (chosen.role == PlanRole::Trial).then(|| Fallback {
         deadline: deadline(&past.guard, &predicted, asked_budget(&past), rows, session.slots()),
@@ -207,7 +251,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         logical: default.logical.clone(),
         physical: Arc::clone(&default.physical),
     });
-    Ok(Planned { fallback, default: default.kept(), ..planned(choice, arm.logical, arm.physical, arm.state) })
+    Ok(Planned { fallback, before: Some(past.before), ..planned(choice, arm.logical, arm.physical, arm.state) })
 }
 
 fn micros(of: Duration) -> u64 {
@@ -248,6 +292,65 @@ impl Looking<'_> {
         };
         Ok((default, others, runs))
     }
+
+    /// The plan `wanted`, which once came of `evidence` by `changes`, made again; none where it does not come of it any more. What has other
+    /// changes is not planned.
+    async fn again(
+        &self,
+        default: Arm,
+        evidence: &dyn Evidence,
+        wanted: Fingerprint,
+        changes: &[PlanChange],
+    ) -> Result<Option<Arm>> {
+        let (names, learned) = kinds(changes);
+        let (version, growth) = (self.past.data_version, &self.past.growth);
+        let sources = self.session.sources();
+        let mut known = Known::new(evidence, self.scope, version, growth.clone());
+        let mut runs = Vec::new();
+        let mut queries = Vec::new();
+        {
+            let cardinalities = Cardinalities::new(evidence, self.scope, sources.as_ref()).at(version, growth.clone());
+            known.compose(&default.logical, &cardinalities, sources.as_ref());
+            if !names.is_empty() {
+                let same = |query: &LogicalCandidate| {
+                    let changes: Vec<PlanChange> = query.rewrites.iter().map(rewrite_change).collect();
+                    kinds(&changes).0 == names
+                };
+                queries = candidates(&default.logical, &cardinalities);
+                queries.retain(same);
+                queries.iter().for_each(|query| known.compose(&query.plan, &cardinalities, sources.as_ref()));
+            }
+        }
+        let default = default.estimated(&known, &mut runs, self.session);
+        let mut arms = Vec::new();
+        match names.is_empty() {
+            true => arms.push(default),
+            false => {
+                for query in queries {
+                    arms.extend(arms::rewritten(self.session, self.state, &default, query, &known, &mut runs).await?);
+                }
+            }
+        }
+        for arm in arms {
+            let made = match learned {
+                true => arms::with_learned_joins(self.session, self.state, &arm, &known, &mut runs, 0.0).await?,
+                false => Some(arm),
+            };
+            if let Some(arm) = made.filter(|arm| arm.key() == wanted) {
+                return Ok(Some(arm));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Names of the rewrites among `changes`, and whether there are others.
+fn kinds(changes: &[PlanChange]) -> (Vec<&str>, bool) {
+    fn name(change: &PlanChange) -> Option<&str> {
+        if let PlanChange::Rewrite { name, .. } = change { Some(name) } else { None }
+    }
+    let names = changes.iter().filter_map(name).collect();
+    (names, changes.iter().any(|change| !matches!(change, PlanChange::Rewrite { .. })))
 }
 
 fn asked_budget(past: &Past<'_>) -> u64 {
@@ -290,7 +393,7 @@ fn unchosen() -> ChoiceRecord {
         cached: false,
         cpu_us: None,
         reference_us: None,
-        work_us: None,
+        work: None,
         looked_up: 0,
         guard: GuardState::default(),
     }

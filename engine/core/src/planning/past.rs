@@ -5,11 +5,18 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use sparklet_history::{
-    ChoiceRecord, EngineRecord, Fingerprint, GuardState, HistoryUnused, Recalled, RunId, RunRecord, SourceRecord,
-    StepRecord,
+    ChoiceRecord, EngineRecord, Fingerprint, GuardState, HistoryUnused, PlanChange, PlanPrediction, PlanRole, Recalled,
+    RunId, RunRecord, SourceRecord, StepRecord,
 };
 
+use super::work::Before;
 use crate::session::Session;
+
+/// Runs of a plan that its next one is predicted by.
+const LAST: usize = 3;
+
+/// How far beyond these the next one lies in one of ten cases: runs of the same plan over the same rows differ by about as much.
+const WITHIN: f64 = 1.25;
 
 /// See the module.
 pub(super) struct Past<'a> {
@@ -25,6 +32,10 @@ pub(super) struct Past<'a> {
     pub(super) last_choices: Vec<&'a ChoiceRecord>,
     /// The last choice for this query.
     pub(super) last_choice: Option<&'a ChoiceRecord>,
+    /// What its work is compared with.
+    pub(super) before: Before,
+    /// The choices of the step, the newest first.
+    choices: Vec<&'a ChoiceRecord>,
     recalled: &'a Recalled,
     last: Option<&'a StepRecord>,
 }
@@ -69,8 +80,13 @@ impl<'a> Past<'a> {
             engine_was: recalled.runs.first().filter(|_| !known).map(|run| run.engine.clone()),
             last_choices,
             last_choice,
+            choices: of_step.iter().filter_map(|step| step.choice.as_deref()).collect(),
             recalled,
             last: of_step.first().copied(),
+            before: Before::newest(&recalled.runs, |found| match (step, template) {
+                (Some(name), _) => found.name == name,
+                (None, template) => template.is_some() && found.choice.as_ref().is_some_and(|c| c.template == template),
+            }),
         }
     }
 
@@ -81,6 +97,40 @@ impl<'a> Past<'a> {
         };
         let first = self.recalled.runs.iter().rposition(chose)?;
         Some(self.recalled.runs.get(first + 1..)?.iter().map(|run| run.id.clone()).collect())
+    }
+
+    /// `choice` with what the earlier runs of its plan, and of the default, say that they take; where there were none it stays as it is.
+    pub(super) fn predicted(&self, choice: ChoiceRecord) -> ChoiceRecord {
+        let is_default = |choice: &ChoiceRecord| matches!(choice.role, PlanRole::Default | PlanRole::Control);
+        let default = self.measured(choice.rows_read, is_default);
+        let own = match is_default(&choice) {
+            true => default,
+            false => {
+                self.measured(choice.rows_read, |other| !is_default(other) && other.chosen.key == choice.chosen.key)
+            }
+        };
+        ChoiceRecord { predicted: own.or(choice.predicted), default: default.or(choice.default), ..choice }
+    }
+
+    /// What the runs of the step that `is_it` takes say of one over `rows` rows.
+    fn measured(&self, rows: u64, is_it: impl Fn(&ChoiceRecord) -> bool) -> Option<PlanPrediction> {
+        let took = |choice: &&ChoiceRecord| {
+            let cpu_us =
+                choice.cpu_us.filter(|_| is_it(choice) && choice.fell_back.is_none() && choice.rows_read > 0)?;
+            Some(cpu_us as f64 * (rows.max(1) as f64 / choice.rows_read as f64).clamp(0.1, 10.0))
+        };
+        let mut last: Vec<f64> = self.choices.iter().filter_map(took).take(LAST).collect();
+        last.sort_by(f64::total_cmp);
+        let (least, most) = (last.first().copied()?, last.last().copied()?);
+        let middle = last.get(last.len() / 2).copied()?;
+        Some(PlanPrediction { cpu_us: middle as u64, low_us: (least / WITHIN) as u64, high_us: (most * WITHIN) as u64 })
+    }
+
+    /// How `plan` differed from the default when it last ran.
+    pub(super) fn changes(&self, plan: Fingerprint) -> Option<&[PlanChange]> {
+        let choices = self.recalled.runs.iter().flat_map(|run| &run.steps).filter_map(|step| step.choice.as_deref());
+        let mut of_plan = choices.filter(|choice| choice.chosen.key == Some(plan));
+        of_plan.next().map(|choice| choice.chosen.changes.as_slice())
     }
 
     /// Age of the newest of `runs` in seconds.

@@ -124,7 +124,7 @@ async fn first(folder: &Path, cpu_us: u64, wall_us: u64) -> (String, RunRecord) 
     let choice = step(&mut record).choice.as_mut().unwrap();
     assert_eq!(choice.role, PlanRole::Default);
     let measured = choice.guard.default.as_mut().unwrap();
-    assert!(measured.work_us.is_some_and(|us| us > 0), "{measured:?}");
+    assert!(measured.work.is_some_and(|us| us > 0), "{measured:?}");
     *measured = Measured { cpu_us, wall_us, ..*measured };
     choice.guard.spent_us = 1 << 40;
     (rows, record)
@@ -201,7 +201,7 @@ async fn three_times_the_work_is_no_regression() {
     // The same ran when there was a third to do.
     let choice = step(&mut past).choice.as_mut().unwrap();
     let measured = choice.guard.default.as_mut().unwrap();
-    measured.work_us = measured.work_us.map(|us| us / 3);
+    measured.work = measured.work.map(|us| us / 3);
     // A run is said to take 400 ms; the default took 100 for a third of the work.
     let (_, mut second) = run_within(folder.path(), &[past], Some(Duration::from_secs(600))).await;
     let choice = step(&mut second).choice.clone().unwrap();

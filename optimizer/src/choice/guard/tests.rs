@@ -11,7 +11,7 @@ fn ran(role: PlanRole, cpu_us: u64, rows: u64) -> Ran {
     Ran {
         role,
         plan: Some(plan(of)),
-        took: Measured { cpu_us, wall_us: cpu_us, rows, work_us: None },
+        took: Measured { cpu_us, wall_us: cpu_us, rows, work: None },
         default_high_us: None,
         default_us: None,
         volume: rows.max(1).ilog2(),
