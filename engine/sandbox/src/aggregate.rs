@@ -57,7 +57,7 @@ impl WasmAggregate {
 
     fn overload(&self, given: &[FieldRef]) -> Result<FunctionSpec> {
         let given: Vec<DataType> = given.iter().map(|f| f.data_type().clone()).collect();
-        exact(&self.overloads, &given)
+        exact(&self.overloads, &given, self.callee.views())
             .cloned()
             .ok_or_else(|| plan_datafusion_err!("no overload of `{}` for these arguments", self.name))
     }
@@ -108,13 +108,14 @@ impl AggregateUDFImpl for WasmAggregate {
     }
 
     fn coerce_types(&self, given: &[DataType]) -> Result<Vec<DataType>> {
-        coerce(&self.overloads, given)
+        coerce(&self.overloads, given, self.callee.views())
     }
 
     fn return_type(&self, given: &[DataType]) -> Result<DataType> {
-        let spec = match exact(&self.overloads, given) {
+        let views = self.callee.views();
+        let spec = match exact(&self.overloads, given, views) {
             Some(spec) => Some(spec),
-            None => exact(&self.overloads, &coerce(&self.overloads, given)?),
+            None => exact(&self.overloads, &coerce(&self.overloads, given, views)?, views),
         };
         match spec.map(|s| &s.shape) {
             Some(Shape::Aggregate { returns, .. }) => Ok(returns.clone()),

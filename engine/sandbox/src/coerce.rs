@@ -6,11 +6,18 @@ use datafusion::common::{Result, plan_err};
 use crate::describe::FunctionSpec;
 use crate::types::type_name;
 
+/// True if a `given` type is passed as it is where `declared` is an argument's: views of strings cross the boundary as strings where
+/// `views` says so.
+fn passes(given: &DataType, declared: &DataType, views: bool) -> bool {
+    use DataType::{Binary, BinaryView, Utf8, Utf8View};
+    given == declared || views && matches!((given, declared), (Utf8View, Utf8) | (BinaryView, Binary))
+}
+
 /// Argument types of the overload that fits `given` best.
 ///
 /// Numbers are cast to numbers (a value that does not fit is an error of the query), whole ones never from fractions; strings to strings;
 /// dates and instants to instants.
-pub(crate) fn coerce(overloads: &[FunctionSpec], given: &[DataType]) -> Result<Vec<DataType>> {
+pub(crate) fn coerce(overloads: &[FunctionSpec], given: &[DataType], views: bool) -> Result<Vec<DataType>> {
     let best = overloads
         .iter()
         .filter_map(|spec| {
@@ -20,7 +27,8 @@ pub(crate) fn coerce(overloads: &[FunctionSpec], given: &[DataType]) -> Result<V
         })
         .min_by_key(|(cost, _)| *cost);
     if let Some((_, spec)) = best {
-        return Ok(spec.args.clone());
+        let to = |(to, from): (&DataType, &DataType)| if passes(from, to, views) { from.clone() } else { to.clone() };
+        return Ok(spec.args.iter().zip(given).map(to).collect());
     }
     let name = overloads.first().map_or("", |s| s.name.as_str());
     let given: Vec<String> = given.iter().map(type_name).collect();
@@ -29,8 +37,11 @@ pub(crate) fn coerce(overloads: &[FunctionSpec], given: &[DataType]) -> Result<V
 }
 
 /// The overload for exactly these types.
-pub(crate) fn exact<'a>(overloads: &'a [FunctionSpec], given: &[DataType]) -> Option<&'a FunctionSpec> {
-    overloads.iter().find(|spec| spec.args == given)
+pub(crate) fn exact<'a>(overloads: &'a [FunctionSpec], given: &[DataType], views: bool) -> Option<&'a FunctionSpec> {
+    let fits = |spec: &&FunctionSpec| {
+        spec.args.len() == given.len() && given.iter().zip(&spec.args).all(|(from, to)| passes(from, to, views))
+    };
+    overloads.iter().find(|spec| spec.args == given).or_else(|| overloads.iter().find(fits))
 }
 
 /// What a cast costs; none: there is none without being asked for.

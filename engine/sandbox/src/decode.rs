@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use arrow::array::ArrayData;
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, ListArray, StringArray, StructArray, make_array,
+    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, ListArray, NullBufferBuilder, StringArray, StructArray,
+    make_array,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, MutableBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::DataType;
@@ -30,6 +31,25 @@ pub(crate) struct BatchHead {
     pub(crate) at: u32,
 }
 
+/// A column of numbers that comes in pieces.
+pub(crate) struct Pieces {
+    values: MutableBuffer,
+    nulls: NullBufferBuilder,
+}
+
+impl Pieces {
+    /// Room for `rows` rows of type `of`; none for a type that does not come in pieces.
+    pub(crate) fn new(of: &DataType, rows: usize) -> Option<Self> {
+        let width = width(of).filter(|_| !matches!(of, DataType::Decimal128(..)))?;
+        Some(Self { values: MutableBuffer::with_capacity(rows * width), nulls: NullBufferBuilder::new(rows) })
+    }
+
+    /// All of it.
+    pub(crate) fn finish(mut self, of: &DataType, rows: usize) -> Result<ArrayRef, Broken> {
+        numbers(of, rows, self.nulls.finish(), self.values.into())
+    }
+}
+
 struct Col([u32; 12]);
 
 impl Col {
@@ -38,7 +58,7 @@ impl Col {
     }
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     /// The `batch` at `at`.
     pub(crate) fn batch(&self, at: u32) -> Result<BatchHead, Broken> {
         let bytes = self.slice(at, BATCH as u64, "a batch")?;
@@ -122,17 +142,23 @@ impl Reader<'_> {
             other => {
                 let width = width(other).ok_or_else(|| format!("{other} does not cross the boundary"))?;
                 let bytes = self.copy(buf0, len0, rows as u64 * width as u64, &what)?;
-                let data = ArrayData::try_new(
-                    other.clone(),
-                    rows,
-                    nulls.as_ref().map(|n| n.buffer().clone()),
-                    0,
-                    vec![bytes],
-                    Vec::new(),
-                );
-                Ok(make_array(data.map_err(|e| e.to_string())?))
+                numbers(other, rows, nulls, bytes)
             }
         }
+    }
+
+    /// Adds the `col` at `at`, of type `of` with `rows` rows, to `pieces` of this type.
+    pub(crate) fn piece(&mut self, at: u32, of: &DataType, rows: usize, pieces: &mut Pieces) -> Result<(), Broken> {
+        let bytes = self.slice(at, COL as u64, "a column")?;
+        let col = Col(std::array::from_fn(|i| word(bytes, i)));
+        self.check_head(&col, of)?;
+        match self.nulls(&col, rows)? {
+            Some(nulls) => pieces.nulls.append_buffer(&nulls),
+            None => pieces.nulls.append_n_non_nulls(rows),
+        }
+        let need = rows as u64 * width(of).unwrap_or_default() as u64;
+        pieces.values.extend_from_slice(self.buffer(col.0[4], col.0[5], need, || type_name(of))?);
+        Ok(())
     }
 
     fn check_head(&self, col: &Col, of: &DataType) -> Result<(), Broken> {
@@ -198,10 +224,7 @@ impl Reader<'_> {
 
     /// A copy of the first `need` bytes of the buffer of `len` bytes at `at`.
     fn copy(&mut self, at: u32, len: u32, need: u64, what: &str) -> Result<Buffer, Broken> {
-        if u64::from(len) < need {
-            return Err(format!("a buffer of {len} bytes for {what}, where {need} are needed"));
-        }
-        let bytes = if need == 0 { &[][..] } else { slice(self.memory, at, need, what)? };
+        let bytes = self.buffer(at, len, need, || what.to_owned())?;
         self.budget = self
             .budget
             .checked_sub(need)
@@ -211,15 +234,34 @@ impl Reader<'_> {
         Ok(copied.into())
     }
 
-    fn slice(&self, at: u32, len: u64, what: &str) -> Result<&[u8], Broken> {
-        slice(self.memory, at, len, what)
+    /// The first `need` bytes of the buffer of `len` bytes at `at`.
+    fn buffer(&self, at: u32, len: u32, need: u64, what: impl Fn() -> String) -> Result<&'a [u8], Broken> {
+        if u64::from(len) < need {
+            return Err(format!("a buffer of {len} bytes for {}, where {need} are needed", what()));
+        }
+        if need == 0 {
+            return Ok(&[]);
+        }
+        slice(self.memory, at, need, what)
+    }
+
+    fn slice(&self, at: u32, len: u64, what: &str) -> Result<&'a [u8], Broken> {
+        slice(self.memory, at, len, || what.to_owned())
     }
 }
 
-fn slice<'m>(memory: &'m [u8], at: u32, len: u64, what: &str) -> Result<&'m [u8], Broken> {
+/// A column of numbers.
+fn numbers(of: &DataType, rows: usize, nulls: Option<NullBuffer>, bytes: Buffer) -> Result<ArrayRef, Broken> {
+    // Bitmaps of pieces begin at bit 0, as those that are read do.
+    let bits = nulls.as_ref().map(|n| n.buffer().clone());
+    let data = ArrayData::try_new(of.clone(), rows, bits, 0, vec![bytes], Vec::new());
+    Ok(make_array(data.map_err(|e| e.to_string())?))
+}
+
+fn slice(memory: &[u8], at: u32, len: u64, what: impl Fn() -> String) -> Result<&[u8], Broken> {
     let start = u64::from(at);
     let end = start.saturating_add(len);
-    let outside = || format!("{what} at {start} to {end}, outside of its memory of {} bytes", memory.len());
+    let outside = || format!("{} at {start} to {end}, outside of its memory of {} bytes", what(), memory.len());
     let (start, end) = (usize::try_from(start), usize::try_from(end));
     let (Ok(start), Ok(end)) = (start, end) else { return Err(outside()) };
     memory.get(start..end).ok_or_else(outside)

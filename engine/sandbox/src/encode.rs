@@ -1,6 +1,8 @@
 //! Arrow columns → one block of a guest's memory, in the layout of udf-sdk/ABI.md.
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BinaryViewArray, StringViewArray};
 use arrow::buffer::{BooleanBuffer, Buffer, OffsetBuffer};
 use arrow::datatypes::DataType;
 
@@ -39,6 +41,10 @@ pub(crate) struct Block {
 
 enum Part {
     Bytes(Buffer),
+    /// Offsets, to be written such that they begin at 0.
+    Offsets(OffsetBuffer<i32>),
+    /// Views of strings, to be written as offsets and, at another place, bytes.
+    Views(ArrayRef, usize),
     /// Words of a struct, with those that are places in the block.
     Words(Vec<Word>),
 }
@@ -88,6 +94,16 @@ impl Block {
         for (at, part) in &self.parts {
             match part {
                 Part::Bytes(bytes) => place[*at..*at + bytes.len()].copy_from_slice(bytes.as_slice()),
+                Part::Offsets(offsets) => {
+                    let first = offsets.first().copied().unwrap_or_default();
+                    let places = place[*at..].chunks_exact_mut(4);
+                    offsets.iter().zip(places).for_each(|(o, place)| place.copy_from_slice(&(o - first).to_le_bytes()));
+                }
+                Part::Views(array, data) => {
+                    let Some((views, buffers)) = views(array) else { continue };
+                    let (before, data) = place.split_at_mut(*data);
+                    write_views(views, buffers, &mut before[*at..], data);
+                }
                 Part::Words(words) => {
                     for (i, word) in words.iter().enumerate() {
                         let value = match word {
@@ -146,6 +162,7 @@ impl Block {
                 let strings = array.as_string::<i32>();
                 buffers = self.variable(strings.offsets(), strings.values())?;
             }
+            DataType::Utf8View | DataType::BinaryView => buffers = self.views(array)?,
             DataType::Binary => {
                 let binary = array.as_binary::<i32>();
                 buffers = self.variable(binary.offsets(), binary.values())?;
@@ -153,9 +170,7 @@ impl Block {
             DataType::List(_) => {
                 let list = array.as_list::<i32>();
                 let (first, last) = ends(list.offsets());
-                let offsets = rebased(list.offsets());
-                buffers[1] = Word::Value(small(offsets.len())?);
-                buffers[0] = Word::Place(self.bytes(offsets));
+                [buffers[0], buffers[1]] = self.offsets(list.offsets())?;
                 let items = list.values().slice(first, last - first);
                 count = 1;
                 children = self.columns(vec![(&items, false)])?;
@@ -198,26 +213,76 @@ impl Block {
 
     fn variable(&mut self, offsets: &OffsetBuffer<i32>, data: &Buffer) -> Result<[Word; 4], Cause> {
         let (first, last) = ends(offsets);
-        let bytes = rebased(offsets);
-        let len0 = Word::Value(small(bytes.len())?);
-        let buf0 = Word::Place(self.bytes(bytes));
+        let [buf0, len0] = self.offsets(offsets)?;
         let len1 = Word::Value(small(last - first)?);
         let buf1 = Word::Place(self.bytes(data.slice_with_length(first, last - first)));
         Ok([buf0, len0, buf1, len1])
+    }
+
+    fn offsets(&mut self, offsets: &OffsetBuffer<i32>) -> Result<[Word; 2], Cause> {
+        let len = 4 * offsets.len();
+        let at = self.room(len);
+        self.parts.push((at, Part::Offsets(offsets.clone())));
+        Ok([Word::Place(at), Word::Value(small(len)?)])
+    }
+
+    fn views(&mut self, array: &ArrayRef) -> Result<[Word; 4], Cause> {
+        let (len0, len1) = (4 * (array.len() + 1), views(array).map_or(0, |(views, _)| view_bytes(views)));
+        let (buf0, buf1) = (self.room(len0), self.room(len1 + INLINE));
+        self.parts.push((buf0, Part::Views(Arc::clone(array), buf1)));
+        Ok([Word::Place(buf0), Word::Value(small(len0)?), Word::Place(buf1), Word::Value(small(len1)?)])
+    }
+}
+
+/// Bytes that a view has in itself.
+const INLINE: usize = 12;
+
+/// Views and what they point into, if `array` has any.
+pub(crate) fn views(array: &ArrayRef) -> Option<(&[u128], &[Buffer])> {
+    let strings = array.as_any().downcast_ref::<StringViewArray>().map(|a| (&**a.views(), a.data_buffers()));
+    strings.or_else(|| array.as_any().downcast_ref::<BinaryViewArray>().map(|a| (&**a.views(), a.data_buffers())))
+}
+
+/// Bytes of all that `views` show.
+pub(crate) fn view_bytes(views: &[u128]) -> usize {
+    views.iter().map(|view| view_len(*view)).sum()
+}
+
+/// The lowest 32 bits of a view are its length.
+fn view_len(view: u128) -> usize {
+    (view & u128::from(u32::MAX)) as usize
+}
+
+/// Writes `offsets`, and to `data`, which has room for them and [`INLINE`] bytes more, the bytes.
+fn write_views(views: &[u128], buffers: &[Buffer], offsets: &mut [u8], data: &mut [u8]) {
+    let mut end = 0;
+    let mut places = offsets.chunks_exact_mut(4);
+    let mut note = |end: usize| {
+        if let Some(place) = places.next() {
+            place.copy_from_slice(&(end as u32).to_le_bytes());
+        }
+    };
+    note(0);
+    for view in views {
+        let len = view_len(*view);
+        if len <= INLINE {
+            // All of it, which is one instruction or two: the next one begins where this one ends.
+            data[end..end + INLINE].copy_from_slice(&view.to_le_bytes()[4..]);
+        } else {
+            let (buffer, start) = ((*view >> 64) as u32 as usize, (*view >> 96) as usize);
+            // What stands where a row is NULL may point nowhere.
+            if let Some(bytes) = buffers.get(buffer).and_then(|b| b.as_slice().get(start..start + len)) {
+                data[end..end + len].copy_from_slice(bytes);
+            }
+        }
+        end += len;
+        note(end);
     }
 }
 
 fn ends(offsets: &OffsetBuffer<i32>) -> (usize, usize) {
     let at = |offset: Option<&i32>| offset.and_then(|o| usize::try_from(*o).ok()).unwrap_or_default();
     (at(offsets.first()), at(offsets.last()))
-}
-
-/// Offsets that begin at 0.
-fn rebased(offsets: &OffsetBuffer<i32>) -> Buffer {
-    match offsets.first() {
-        Some(0) | None => offsets.inner().inner().clone(),
-        Some(first) => Buffer::from_vec(offsets.iter().map(|o| o - first).collect::<Vec<i32>>()),
-    }
 }
 
 fn small(number: usize) -> Result<u32, Cause> {

@@ -108,6 +108,16 @@ impl Cause {
         }
     }
 
+    /// The same of a piece of a batch that begins at row `start` of it.
+    pub(crate) fn later_by(self, start: usize) -> Self {
+        match self {
+            Self::Guest { message, row: Some(row) } => {
+                Self::Guest { message, row: Some(row.saturating_add(start as u64)) }
+            }
+            cause => cause,
+        }
+    }
+
     /// What to do.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {

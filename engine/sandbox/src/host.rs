@@ -18,7 +18,7 @@ pub(crate) const STACK: usize = 512 << 10;
 /// Address space of one memory: all that 32 bits can address, so that no access needs a check.
 const RESERVATION: u64 = 1 << 32;
 
-/// Instances at the same time, of all sessions. Those of the generated loops count too.
+/// Instances at the same time, of all sessions, and memories of them: an instance of the plain mode has one for its loops as well.
 const INSTANCES: u32 = 1_000;
 
 /// Elements of a table.
@@ -84,7 +84,7 @@ pub(crate) fn config(fuel: bool) -> Config {
         .memory_init_cow(true)
         .parallel_compilation(false)
         .wasm_memory64(false)
-        // For what wasmtime puts between the modules of a component; guests with several memories are refused by `inspect`.
+        // For loops, and for what wasmtime puts between the modules of a component; guests with several memories are refused by `inspect`.
         .wasm_multi_memory(true)
         .wasm_relaxed_simd(true)
         .relaxed_simd_deterministic(true);
@@ -102,7 +102,8 @@ fn engine(fuel: bool) -> Result<Engine, Cause> {
         .max_component_instance_size(16 << 20)
         .table_elements(TABLE_ELEMENTS)
         .max_tables_per_module(4)
-        .max_memories_per_module(1)
+        // The guest's own, and one for loops.
+        .max_memories_per_module(2)
         // Pages that stay with a slot are cleared instead of given back: cheaper for small guests.
         .linear_memory_keep_resident(64 << 10)
         .table_keep_resident(8 << 10);

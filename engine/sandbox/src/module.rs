@@ -363,16 +363,27 @@ impl Module {
             let compiled = self.compiler.component(engine, &self.bytes, &self.hash, fuel)?;
             return component::link(&compiled).map(Ready::Component);
         }
-        let compiled = self.compiler.module(engine, &self.bytes, &self.hash, fuel)?;
+        let with_loops = if self.mode == Mode::Plain { loops::within(&self.bytes, &self.called()) } else { None };
+        let compiled = match &with_loops {
+            Some(bytes) => self.compiler.module(engine, bytes, &Sha256::digest(bytes).into(), fuel)?,
+            None => self.compiler.module(engine, &self.bytes, &self.hash, fuel)?,
+        };
         let linker = imports::linker(&compiled)?;
         let pre = linker.instantiate_pre(&compiled).map_err(|e| Cause::Invalid(inspect::cut(&format!("{e:#}"))))?;
         Ok(match self.mode {
             Mode::Plain => {
                 let signatures = self.core.functions.iter().cloned().collect();
-                Ready::Plain(pre, Arc::new(Loops { signatures, made: Mutex::default() }))
+                let within = with_loops.is_some();
+                Ready::Plain(pre, Arc::new(Loops { within, signatures, made: Mutex::default() }))
             }
             _ => Ready::Columnar(pre),
         })
+    }
+
+    /// The exports that its functions call.
+    fn called(&self) -> BTreeMap<&str, &Signature> {
+        let of = |f: &FunctionSpec| self.core.functions.iter().find(|(name, _)| *name == f.export);
+        self.functions.iter().filter_map(of).map(|(name, signature)| (name.as_str(), signature)).collect()
     }
 
     /// A new instance, whose memory is charged to `pool`.
@@ -431,8 +442,10 @@ fn binary(bytes: Vec<u8>) -> Result<Vec<u8>, Cause> {
     }
 }
 
-/// The loops of a plain module, made as they are needed.
+/// The loops of a plain module; those that are not in it are made as they are needed.
 pub(crate) struct Loops {
+    /// They are in the module itself.
+    pub(crate) within: bool,
     signatures: HashMap<String, Signature>,
     made: Mutex<HashMap<Signature, wasmtime::Module>>,
 }

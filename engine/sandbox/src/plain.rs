@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayData, ArrayRef, AsArray, make_array};
-use arrow::buffer::{Buffer, NullBuffer};
+use arrow::buffer::{Buffer, MutableBuffer, NullBuffer};
 use arrow::compute::CastOptions;
 use arrow::datatypes::{DataType, Int32Type};
 use datafusion::execution::memory_pool::MemoryPool;
@@ -28,6 +28,9 @@ const NOT_FUNCTIONS: [&str; 6] = ["malloc", "free", "alloc", "dealloc", "realloc
 const NOT_PREFIXES: [&str; 5] = ["_", "cabi_", "sparklet_", "asyncify_", "go_"];
 
 const PAGE: usize = 64 << 10;
+
+/// Rows of one call of a loop, a multiple of 8: what they need stays in the CPU's near caches.
+const PIECE: usize = 2048;
 
 /// The functions of a module without the SDK: exports with numbers in and one number out.
 pub(crate) fn functions(core: &Core) -> Result<Vec<FunctionSpec>, Cause> {
@@ -129,19 +132,43 @@ impl Plain {
         if self.running.contains_key(&function.export) {
             return Ok(());
         }
-        let Some(guest) = self.instance.get_func(&mut self.store, &function.export) else {
-            return Err(Cause::Contract(format!("it does not export `{}`", function.export)));
+        let (instance, name) = match self.loops.within {
+            true => (self.instance, loops::export(&function.export)),
+            false => (self.loop_apart(function)?, "run".to_owned()),
         };
-        let module = self.loops.of(self.store.engine(), &function.export)?;
-        let made = state::as_host(&mut self.store, |store| Instance::new(store, &module, &[guest.into()]));
-        let instance = made.map_err(|e| state::cause_of(&e, &mut self.store))?;
-        let memory = instance.get_memory(&mut self.store, "memory");
-        let run = instance.get_func(&mut self.store, "run");
+        let memory = instance.get_memory(&mut self.store, loops::MEMORY);
+        let run = instance.get_func(&mut self.store, &name);
         let (Some(memory), Some(run)) = (memory, run) else {
             return Err(Cause::Internal("a loop without memory".to_owned()));
         };
         self.running.insert(function.export.clone(), Loop { memory, run });
         Ok(())
+    }
+
+    /// Why a loop ended, over rows of `batch` from `start` on.
+    fn failure(&mut self, error: &wasmtime::Error, memory: Memory, batch: &Batch<'_>, start: usize) -> Cause {
+        let cause = state::cause_of(error, &mut self.store);
+        let data = memory.data(&self.store);
+        let row = data.get(ROW..ROW + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+        match (cause, row) {
+            (Cause::Trap(why), Some(row)) => {
+                Cause::Trap(format!("{why}, at {}", shown(batch.columns, start + row as usize)))
+            }
+            (Cause::Guest { message, .. }, Some(row)) => {
+                Cause::Guest { message, row: Some(start as u64 + u64::from(row)) }
+            }
+            (cause, _) => cause,
+        }
+    }
+
+    /// An instance of a loop that is a module of its own.
+    fn loop_apart(&mut self, function: &FunctionSpec) -> Result<Instance, Cause> {
+        let Some(guest) = self.instance.get_func(&mut self.store, &function.export) else {
+            return Err(Cause::Contract(format!("it does not export `{}`", function.export)));
+        };
+        let module = self.loops.of(self.store.engine(), &function.export)?;
+        let made = state::as_host(&mut self.store, |store| Instance::new(store, &module, &[guest.into()]));
+        made.map_err(|e| state::cause_of(&e, &mut self.store))
     }
 }
 
@@ -159,51 +186,57 @@ impl Guest for Plain {
         let (memory, run) = (*memory, *run);
 
         let rows = batch.rows;
+        let piece = rows.min(PIECE);
         let nulls = validity(rows, batch.columns);
         let carried = carrier(returns).ok_or_else(|| internal(returns))?;
         let result_width = width(&carried).ok_or_else(|| internal(returns))?;
         let mut place = Places { end: FIRST };
-        let out = place.room(rows * result_width);
-        let mut params = vec![number(rows)?, Val::I32(0), number(out)?];
-        let mut writes: Vec<(usize, Buffer)> = Vec::new();
+        let out = place.room(piece * result_width);
+        let mut params = vec![number(piece)?, Val::I32(0), number(out)?];
+        // What changes from piece to piece, with its bytes for eight rows; constants are written once.
+        let mut moving: Vec<(usize, Buffer, usize)> = Vec::new();
+        let mut constants: Vec<(usize, Buffer)> = Vec::new();
         if let Some(nulls) = &nulls {
-            let bits = nulls.inner().sliced();
-            let at = place.room(rows.div_ceil(8));
+            let at = place.room(piece.div_ceil(8));
             params[1] = number(at)?;
-            writes.push((at, bits.slice_with_length(0, rows.div_ceil(8))));
+            moving.push((at, nulls.inner().sliced(), 1));
         }
         for Column { array, constant } in batch.columns {
             let carrier = carrier(array.data_type()).ok_or_else(|| internal(array.data_type()))?;
             let (bytes, width) = carried_bytes(array, &carrier)?;
-            let at = place.room(bytes.len());
+            let at = place.room(if *constant { width } else { piece * width });
             params.push(number(at)?);
             params.push(number(if *constant { 0 } else { width })?);
-            writes.push((at, bytes));
+            if *constant {
+                constants.push((at, bytes));
+            } else {
+                moving.push((at, bytes, 8 * width));
+            }
         }
         let size = memory.data_size(&self.store);
         if place.end > size {
             state::grow_for_host(&mut self.store, memory, (place.end - size).div_ceil(PAGE) as u64)?;
         }
         let data = memory.data_mut(&mut self.store);
-        for (at, bytes) in &writes {
+        for (at, bytes) in &constants {
             data[*at..*at + bytes.len()].copy_from_slice(bytes.as_slice());
         }
-
-        let ran = with_stack(|| run.call(&mut self.store, &params, &mut []));
-        if let Err(error) = ran {
-            let cause = state::cause_of(&error, &mut self.store);
-            let data = memory.data(&self.store);
-            let row = data.get(ROW..ROW + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
-            return Err(match (cause, row) {
-                (Cause::Trap(why), Some(row)) => {
-                    Cause::Trap(format!("{why}, at {}", shown(batch.columns, row as usize)))
-                }
-                (Cause::Guest { message, .. }, Some(row)) => Cause::Guest { message, row: Some(row.into()) },
-                (cause, _) => cause,
-            });
+        let mut results = MutableBuffer::with_capacity(rows * result_width);
+        for start in (0..rows).step_by(PIECE) {
+            let end = rows.min(start + PIECE);
+            let data = memory.data_mut(&mut self.store);
+            for (at, bytes, of_eight) in &moving {
+                let bytes = &bytes.as_slice()[start / 8 * of_eight..bytes.len().min((end * of_eight).div_ceil(8))];
+                data[*at..*at + bytes.len()].copy_from_slice(bytes);
+            }
+            params[0] = number(end - start)?;
+            let ran = with_stack(|| run.call(&mut self.store, &params, &mut []));
+            if let Err(error) = ran {
+                return Err(self.failure(&error, memory, batch, start));
+            }
+            results.extend_from_slice(&memory.data(&self.store)[out..out + (end - start) * result_width]);
         }
-        let bytes = &memory.data(&self.store)[out..out + rows * result_width];
-        narrowed(Buffer::from_slice_ref(bytes), rows, nulls, &carried, returns)
+        narrowed(results.into(), rows, nulls, &carried, returns)
     }
 
     fn memory(&self) -> usize {

@@ -13,7 +13,7 @@ use datafusion::scalar::ScalarValue;
 
 use crate::coerce::{coerce, exact};
 use crate::describe::{FunctionSpec, Nulls, Shape};
-use crate::encode::Column;
+use crate::encode::{Column, view_bytes, views};
 use crate::guest::Batch;
 use crate::module::{Mode, Module};
 use crate::plain::validity;
@@ -57,7 +57,7 @@ impl WasmScalar {
     }
 
     fn call(&self, spec: &FunctionSpec, columns: &[Column], rows: usize) -> Result<ArrayRef> {
-        let bytes: usize = columns.iter().map(|c| c.array.to_data().get_slice_memory_size().unwrap_or_default()).sum();
+        let bytes: usize = columns.iter().map(|c| size(&c.array)).sum();
         let room = self.callee.module.declared().limits.memory / SHARE;
         if bytes > room && rows > 1 {
             return self.call_halves(spec, columns, rows);
@@ -125,13 +125,14 @@ impl ScalarUDFImpl for WasmScalar {
     }
 
     fn coerce_types(&self, given: &[DataType]) -> Result<Vec<DataType>> {
-        coerce(&self.overloads, given)
+        coerce(&self.overloads, given, self.callee.views())
     }
 
     fn return_type(&self, given: &[DataType]) -> Result<DataType> {
-        let spec = match exact(&self.overloads, given) {
+        let views = self.callee.views();
+        let spec = match exact(&self.overloads, given, views) {
             Some(spec) => Some(spec),
-            None => exact(&self.overloads, &coerce(&self.overloads, given)?),
+            None => exact(&self.overloads, &coerce(&self.overloads, given, views)?, views),
         };
         match spec.map(|s| &s.shape) {
             Some(Shape::Scalar { returns }) => Ok(returns.clone()),
@@ -145,11 +146,12 @@ impl ScalarUDFImpl for WasmScalar {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let given: Vec<DataType> = args.args.iter().map(ColumnarValue::data_type).collect();
-        let wanted = match exact(&self.overloads, &given) {
+        let views = self.callee.views();
+        let wanted = match exact(&self.overloads, &given, views) {
             Some(_) => given,
-            None => coerce(&self.overloads, &given)?,
+            None => coerce(&self.overloads, &given, views)?,
         };
-        let spec = exact(&self.overloads, &wanted)
+        let spec = exact(&self.overloads, &wanted, views)
             .ok_or_else(|| exec_datafusion_err!("no overload of `{}` for these arguments", self.name))?;
         let Shape::Scalar { returns } = &spec.shape else {
             return Err(exec_datafusion_err!("`{}` is no scalar function", self.name));
@@ -187,6 +189,14 @@ impl ScalarUDFImpl for WasmScalar {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
         }
         Ok(ColumnarValue::Array(result))
+    }
+}
+
+/// Bytes that an argument takes in a guest, about.
+fn size(array: &ArrayRef) -> usize {
+    match views(array) {
+        Some((views, _)) => view_bytes(views) + 4 * views.len(),
+        None => array.to_data().get_slice_memory_size().unwrap_or_default(),
     }
 }
 

@@ -1,6 +1,5 @@
 //! What the calls of one query share: instances, the memory that they are charged to, and what is counted of them.
 
-use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +10,7 @@ use datafusion::execution::memory_pool::MemoryPool;
 use crate::describe::FunctionSpec;
 use crate::error::{Cause, Error, Result};
 use crate::guest::Guest;
-use crate::module::Module;
+use crate::module::{Mode, Module};
 
 /// Idle instances of a module that a query keeps.
 const MAX_IDLE: usize = 64;
@@ -27,7 +26,8 @@ pub struct Scope {
     /// No guest may be called: something is only planned.
     closed: AtomicBool,
     idle: Mutex<Idle>,
-    counters: Mutex<BTreeMap<(String, String), Arc<Counters>>>,
+    /// Of few functions: they are looked through for each call.
+    counters: Mutex<Vec<Arc<Counters>>>,
 }
 
 impl std::fmt::Debug for Scope {
@@ -66,6 +66,7 @@ struct Counters {
     function: String,
     kind: &'static str,
     module: String,
+    digest: [u8; 32],
     hash: String,
     calls: AtomicU64,
     rows: AtomicU64,
@@ -105,7 +106,7 @@ impl Scope {
     /// What was called so far.
     pub fn uses(&self) -> Vec<FunctionUse> {
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let uses = counters.values().map(|c| FunctionUse {
+        let uses = counters.iter().map(|c| FunctionUse {
             function: c.function.clone(),
             kind: c.kind,
             module: c.module.clone(),
@@ -117,26 +118,31 @@ impl Scope {
             instances: c.instances.load(Relaxed),
             failures: c.failures.load(Relaxed),
         });
-        uses.filter(|u| u.instances > 0 || u.failures > 0).collect()
+        let mut uses: Vec<_> = uses.filter(|u| u.instances > 0 || u.failures > 0).collect();
+        uses.sort_by(|a, b| (&a.hash, &a.function).cmp(&(&b.hash, &b.function)));
+        uses
     }
 
     fn counters(&self, module: &Module, function: &FunctionSpec) -> Arc<Counters> {
         let mut all = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (module.hash(), function.name.clone());
-        Arc::clone(all.entry(key).or_insert_with(|| {
-            Arc::new(Counters {
-                function: function.name.clone(),
-                kind: function.kind(),
-                module: module.name().to_owned(),
-                hash: module.hash(),
-                calls: AtomicU64::default(),
-                rows: AtomicU64::default(),
-                nanos: AtomicU64::default(),
-                peak_bytes: AtomicU64::default(),
-                instances: AtomicU64::default(),
-                failures: AtomicU64::default(),
-            })
-        }))
+        if let Some(found) = all.iter().find(|c| c.digest == *module.digest() && c.function == function.name) {
+            return Arc::clone(found);
+        }
+        let made = Arc::new(Counters {
+            function: function.name.clone(),
+            kind: function.kind(),
+            module: module.name().to_owned(),
+            digest: *module.digest(),
+            hash: module.hash(),
+            calls: AtomicU64::default(),
+            rows: AtomicU64::default(),
+            nanos: AtomicU64::default(),
+            peak_bytes: AtomicU64::default(),
+            instances: AtomicU64::default(),
+            failures: AtomicU64::default(),
+        });
+        all.push(Arc::clone(&made));
+        made
     }
 }
 
@@ -148,6 +154,11 @@ pub(crate) struct Callee {
 }
 
 impl Callee {
+    /// True if views of strings are arguments as they are.
+    pub(crate) fn views(&self) -> bool {
+        self.module.mode() == Mode::Columnar
+    }
+
     /// Calls an instance on `rows` rows; it is kept for the next call if that goes well.
     pub(crate) fn call<T>(
         &self,

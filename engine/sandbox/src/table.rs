@@ -66,7 +66,7 @@ impl TableFunctionImpl for WasmTableFunction {
             });
         }
         let given: Vec<_> = values.iter().map(|v| v.data_type().clone()).collect();
-        let wanted = coerce(std::slice::from_ref(&self.spec), &given)?;
+        let wanted = coerce(std::slice::from_ref(&self.spec), &given, false)?;
         let columns = values.iter().zip(&wanted).map(|(v, of)| Ok(Column::rows(arrow::compute::cast(v, of)?)));
         Ok(Arc::new(WasmTable {
             schema: schema_of(&self.spec),

@@ -2,6 +2,7 @@
 
 mod calls;
 mod hostile;
+mod pieces;
 
 use std::sync::Arc;
 
@@ -26,8 +27,13 @@ impl Setting {
 
     /// With 1 no task is left when an error is told.
     pub(crate) fn with_partitions(partitions: usize, modules: impl IntoIterator<Item = Module>) -> Self {
+        Self::with_batches(partitions, 100, modules)
+    }
+
+    /// With batches of `rows` rows.
+    pub(crate) fn with_batches(partitions: usize, rows: usize, modules: impl IntoIterator<Item = Module>) -> Self {
         let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1 << 30));
-        let config = SessionConfig::new().with_target_partitions(partitions).with_batch_size(100);
+        let config = SessionConfig::new().with_target_partitions(partitions).with_batch_size(rows);
         let context = SessionContext::new_with_config(config);
         let scope = Scope::of_session(Arc::clone(&pool));
         for module in modules {
