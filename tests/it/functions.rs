@@ -34,8 +34,14 @@ fn from_a_template_to_a_query() {
     let sql = "CREATE FUNCTION margin(DOUBLE, DOUBLE) RETURNS DOUBLE LANGUAGE wasm AS 'm/margin.wat'; \
                SELECT margin(10.5, 4) AS m; DROP FUNCTION margin";
     assert_eq!(place.ok(&["sql", "-c", sql, "--format", "csv"]).out, "m\n6.5\n");
-    let shown = "CREATE FUNCTION margin() LANGUAGE wasm AS 'm/margin.wat'; SHOW FUNCTIONS LIKE 'margin'";
-    place.ok(&["sql", "-c", shown]);
+    let shown = "CREATE FUNCTION margin() LANGUAGE wasm AS 'm/margin.wat'; SHOW FUNCTIONS LIKE 'mar%'";
+    let shown = place.ok(&["sql", "-c", shown, "--format", "csv"]).out;
+    let (head, row) = shown.split_once('\n').unwrap();
+    assert_eq!(head, "name,arguments,result,kind,module,version");
+    assert!(row.starts_with("margin,\"Float64, Float64\",Float64,scalar,m/margin.wat,"), "{shown}");
+    let again = "CREATE FUNCTION margin() LANGUAGE wasm AS 'm/margin.wat'; DROP FUNCTION margin; SELECT margin(2, 1)";
+    let again = place.run(&["sql", "-c", again]);
+    assert!(again.code != 0 && again.err.contains("margin"), "{}", again.err);
     let gone = "CREATE FUNCTION nope() LANGUAGE wasm AS 'm/margin.wat'";
     let gone = place.run(&["sql", "-c", gone]);
     assert!(gone.err.contains("it has no function `nope`: there are `margin`"), "{}", gone.err);

@@ -5,18 +5,25 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::datatypes::{DataType, Field, Schema};
 use async_trait::async_trait;
+use datafusion::common::DFSchema;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::{FunctionFactory, RegisterFunction, SessionContext};
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{CreateFunction, Expr, LogicalPlan, Volatility};
+use datafusion::logical_expr::{
+    CreateFunction, EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, Volatility, col, lit,
+};
 use datafusion::scalar::ScalarValue;
+use datafusion::sql::sqlparser::ast::ShowStatementFilter;
 use sparklet_history::FunctionRecord;
 use sparklet_sandbox::register::{self, Registered};
-use sparklet_sandbox::{Cause, Compiler, Declared, Fault, FunctionUse, Module, Scope, Wanted};
+use sparklet_sandbox::types::type_name;
+use sparklet_sandbox::{Cause, Compiler, Declared, Fault, FunctionUse, Module, Scope, Shape, Wanted};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::suggest::closest;
 
 /// How a session handles user functions.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +32,31 @@ pub struct FunctionSettings {
     pub folder: Option<PathBuf>,
     /// How modules are compiled.
     pub compiler: Compiler,
+}
+
+/// A user function, as `SHOW FUNCTIONS` lists it; overloads one by one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserFunction {
+    /// Name in SQL.
+    pub name: String,
+    /// Types of the arguments, e.g. `Float64, Float64`.
+    pub arguments: String,
+    /// Type of the result; of a table function, `TABLE(` its columns `)`.
+    pub result: String,
+    /// `scalar`, `aggregate` or `table`.
+    pub kind: &'static str,
+    /// The module, as the user wrote it.
+    pub module: String,
+    /// The beginning of the module's SHA-256: enough to tell versions apart.
+    pub version: String,
+}
+
+impl UserFunction {
+    const COLUMNS: [&'static str; 6] = ["name", "arguments", "result", "kind", "module", "version"];
+
+    fn values(self) -> [String; 6] {
+        [self.name, self.arguments, self.result, self.kind.to_owned(), self.module, self.version]
+    }
 }
 
 /// The modules of a session.
@@ -95,11 +127,7 @@ impl Functions {
         let mut modules = self.lock();
         for function in &functions {
             let name = function.name().to_lowercase();
-            let taken = state.scalar_functions().contains_key(&name)
-                || state.aggregate_functions().contains_key(&name)
-                || state.window_functions().contains_key(&name)
-                || state.table_functions().contains_key(&name);
-            if !taken {
+            if !is_taken(state, &name) {
                 continue;
             }
             let message = match modules.get(&name) {
@@ -130,10 +158,93 @@ impl Functions {
         Ok(())
     }
 
-    /// Forgets which module `name` is from.
-    pub(crate) fn forget(&self, name: &str) {
-        self.lock().remove(&name.to_lowercase());
+    /// Functions that are registered, by name.
+    pub(crate) fn list(&self) -> Vec<UserFunction> {
+        let modules = self.lock();
+        let of_module = modules.iter().flat_map(|(name, module)| {
+            let same = module.functions().iter().filter(move |f| f.name.to_lowercase() == *name);
+            same.map(|function| {
+                let result = match &function.shape {
+                    Shape::Scalar { returns } | Shape::Aggregate { returns, .. } => type_name(returns),
+                    Shape::Table { columns } => {
+                        let columns: Vec<_> = columns.iter().map(|(n, of)| format!("{n} {}", type_name(of))).collect();
+                        format!("TABLE({})", columns.join(", "))
+                    }
+                };
+                UserFunction {
+                    name: function.name.clone(),
+                    arguments: function.args.iter().map(type_name).collect::<Vec<_>>().join(", "),
+                    result,
+                    kind: function.kind(),
+                    module: module.name().to_owned(),
+                    version: module.version(),
+                }
+            })
+        });
+        of_module.collect()
     }
+
+    /// The plan of `SHOW FUNCTIONS`: the functions of the user. What is built in is in `information_schema.routines`.
+    pub(crate) fn show(&self, filter: Option<&ShowStatementFilter>) -> datafusion::error::Result<LogicalPlan> {
+        let rows: Vec<Vec<Expr>> = self.list().into_iter().map(|f| f.values().map(lit).into()).collect();
+        let plan = match rows.is_empty() {
+            false => {
+                let names = UserFunction::COLUMNS.iter().enumerate();
+                let named = names.map(|(i, name)| col(format!("column{}", i + 1)).alias(*name));
+                LogicalPlanBuilder::values(rows)?.project(named.collect::<Vec<_>>())?
+            }
+            true => {
+                let fields = UserFunction::COLUMNS.map(|name| Field::new(name, DataType::Utf8, true));
+                let schema = Arc::new(DFSchema::try_from(Schema::new(fields.to_vec()))?);
+                LogicalPlanBuilder::from(LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema }))
+            }
+        };
+        match filter {
+            None => plan.build(),
+            Some(ShowStatementFilter::Like(pattern)) => plan.filter(col("name").like(lit(pattern)))?.build(),
+            Some(ShowStatementFilter::ILike(pattern)) => plan.filter(col("name").ilike(lit(pattern)))?.build(),
+            Some(_) => {
+                Err(DataFusionError::Plan("`SHOW FUNCTIONS` takes `LIKE 'pattern'` or `ILIKE 'pattern'`".to_owned()))
+            }
+        }
+    }
+
+    /// Takes the function `name` out of `context`; false where there is none.
+    pub(crate) fn remove(&self, context: &SessionContext, name: &str) -> Result<bool> {
+        let lower = name.to_lowercase();
+        let mut modules = self.lock();
+        let Some(module) = modules.remove(&lower) else {
+            if is_taken(&context.state(), &lower) {
+                return Err(Error::new(ErrorKind::Query, format!("`{name}` is a built-in function: it stays")));
+            }
+            return Ok(false);
+        };
+        let names = module.functions().iter().map(|f| f.name.as_str()).filter(|n| n.to_lowercase() == lower);
+        for name in names.chain([lower.as_str()]) {
+            context.deregister_udf(name);
+            context.deregister_udaf(name);
+            context.deregister_udtf(name);
+        }
+        Ok(true)
+    }
+
+    /// The error for a function that is not there.
+    pub(crate) fn missing(&self, name: &str) -> Error {
+        let modules = self.lock();
+        let error = Error::new(ErrorKind::Query, format!("no function `{name}` of yours"));
+        match closest(name, modules.keys().map(String::as_str)) {
+            Some(close) => error.with_hint(format!("did you mean `{close}`?")),
+            None => error.with_hint("`SHOW FUNCTIONS` lists them; `DROP FUNCTION IF EXISTS` does not mind"),
+        }
+    }
+}
+
+/// True if there is a function `name`, in lower case.
+fn is_taken(state: &SessionState, name: &str) -> bool {
+    state.scalar_functions().contains_key(name)
+        || state.aggregate_functions().contains_key(name)
+        || state.window_functions().contains_key(name)
+        || state.table_functions().contains_key(name)
 }
 
 /// `CREATE FUNCTION name(types) RETURNS type LANGUAGE wasm AS 'file.wasm'`, or `AS 'file.wasm#function'`; without types and result,
@@ -199,8 +310,7 @@ impl Factory {
 }
 
 /// The type that stands for one of SQL at the boundary: SQL's strings may be views.
-fn boundary_type(of: &arrow::datatypes::DataType) -> arrow::datatypes::DataType {
-    use arrow::datatypes::DataType;
+fn boundary_type(of: &DataType) -> DataType {
     match of {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
         DataType::BinaryView | DataType::LargeBinary => DataType::Binary,

@@ -36,7 +36,7 @@ mod yielding;
 
 pub use adaptive::{AdaptiveMode, AdaptiveSettings};
 pub use error::{Error, ErrorKind, Result};
-pub use functions::FunctionSettings;
+pub use functions::{FunctionSettings, UserFunction};
 pub use memory::MemoryUsage;
 pub use observe::Observed;
 pub use planning::conclude;

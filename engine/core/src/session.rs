@@ -14,7 +14,9 @@ use datafusion::execution::context::{SessionConfig as DataFusionConfig, SessionC
 use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::memory_pool::{MemoryPool, PeakRecordingPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::logical_expr::{DdlStatement, LogicalPlan};
+use datafusion::logical_expr::{DdlStatement, LogicalPlan, LogicalPlanBuilder};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast;
 use sparklet_history::{HistoryUnused, Recall, Recalled, Scope, SourceRecord, StepControl};
 use sparklet_optimizer::cost::{AnalyticModel, CostModel};
 use sparklet_optimizer::{Learning, SourceId, SourceMap};
@@ -22,7 +24,7 @@ use sparklet_sandbox::{Declared, Module};
 
 use crate::adaptive::AdaptiveSettings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::functions::{Factory, FunctionSettings, Functions, from_sandbox};
+use crate::functions::{Factory, FunctionSettings, Functions, UserFunction, from_sandbox};
 use crate::memory::{self, MIN_MEMORY_LIMIT, MemoryUsage};
 use crate::named::{self, NamedTable};
 use crate::query::DataFrame;
@@ -290,6 +292,20 @@ impl Session {
         self.inner.functions.modules()
     }
 
+    /// The user functions that are registered, in the order of their names; what `SHOW FUNCTIONS` lists.
+    pub fn user_functions(&self) -> Vec<UserFunction> {
+        self.inner.functions.list()
+    }
+
+    /// Takes the user function `name`, all its overloads, out of the session, as `DROP FUNCTION` does; false where there is none. Queries
+    /// that are planned keep it.
+    ///
+    /// # Errors
+    /// It is a built-in function.
+    pub fn drop_function(&self, name: &str) -> Result<bool> {
+        self.inner.functions.remove(self.context(), name)
+    }
+
     /// From now on no user function is called in this session, not even to fold constants: for plans that are only looked at.
     pub fn plan_only(&self) {
         self.inner.functions.close();
@@ -303,25 +319,31 @@ impl Session {
     /// `SET …`) take effect at once.
     pub async fn sql(&self, sql: &str, params: &BTreeMap<String, ScalarValue>) -> Result<DataFrame> {
         let named = async {
-            let plan = self.context().state().create_logical_plan(sql).await?;
+            let state = self.context().state();
+            let statement = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect)?;
+            if let Statement::Statement(statement) = &statement
+                && let ast::Statement::ShowFunctions { filter } = statement.as_ref()
+            {
+                return self.inner.functions.show(filter.as_ref());
+            }
+            let plan = state.statement_to_plan(statement).await?;
             let plan = if params.is_empty() {
                 plan
             } else {
                 let values: Vec<_> = params.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
                 plan.with_param_values(values)?
             };
-            let dropped = match &plan {
-                LogicalPlan::Ddl(DdlStatement::DropFunction(dropped)) => Some(dropped.name.clone()),
-                _ => None,
-            };
-            let frame = self.context().execute_logical_plan(plan).await?;
-            if let Some(name) = dropped {
-                self.inner.functions.forget(&name);
+            if let LogicalPlan::Ddl(DdlStatement::DropFunction(dropped)) = &plan {
+                let own = |error: Error| DataFusionError::External(Box::new(error));
+                if !self.drop_function(&dropped.name).map_err(own)? && !dropped.if_exists {
+                    return Err(own(self.inner.functions.missing(&dropped.name)));
+                }
+                return LogicalPlanBuilder::empty(false).build();
             }
-            Ok::<_, DataFusionError>(frame)
+            let frame = self.context().execute_logical_plan(plan).await?;
+            Ok::<_, DataFusionError>(frame.logical_plan().clone())
         };
-        let frame = named.await.map_err(|e| self.explain(e))?;
-        Ok(DataFrame::new(self.clone(), frame.logical_plan().clone()))
+        Ok(DataFrame::new(self.clone(), named.await.map_err(|e| self.explain(e))?))
     }
 
     /// A data frame over a plan made with DataFusion's own API on [`Session::context`].
