@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -71,4 +72,46 @@ fn a_closed_pipe_is_no_error() {
     let code = child.wait().unwrap().code();
     assert!(code == Some(0) || code == Some(141), "{code:?} {said}");
     assert!(!said.contains("panic") && !said.contains("Broken pipe"), "{said}");
+}
+
+/// Functions that would compute for a minute are no reason to wait for one.
+#[test]
+fn functions_end_with_the_work_that_calls_them() {
+    let place = Place::new();
+    place.write("p/spin.wat", "(module (func (export \"spin\") (param i64) (result i64) (loop (br 0)) (i64.const 1)))");
+    let pipeline = |timeout: &str| {
+        place.write(
+            "p/pipeline.toml",
+            format!(
+                "name = \"p\"\n\n[udfs.spin]\nmodule = \"spin.wat\"\ntimeout = \"10m\"\n\n[[step]]\nname = \"first\"\nquery = \"SELECT 1 AS x\"\n\
+                 output = {{ path = \"out/first.csv\" }}\n\n[[step]]\nname = \"endless\"\n{timeout}\
+                 query = \"SELECT sum(spin(value)) AS s FROM range(0, 100000) CROSS JOIN first\"\noutput = {{ path = \"out/endless.csv\" }}\n"
+            ),
+        );
+    };
+    pipeline("timeout = \"1s\"\n");
+    let start = Instant::now();
+    let said = place.run(&["run", "p"]);
+    assert_eq!(said.code, 124, "{}", said.err);
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+    pipeline("");
+    std::fs::remove_file(place.path("p/out/first.csv")).unwrap();
+    let mut child = place.command(&["run", "p"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    while !place.path("p/out/first.csv").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "ended before it was interrupted");
+        std::thread::yield_now();
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let start = Instant::now();
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+    // In ad-hoc SQL, the function's own limit is ten seconds.
+    let sql = "CREATE FUNCTION spin() LANGUAGE wasm AS 'p/spin.wat'; SELECT spin(value) FROM range(0, 10)";
+    let start = Instant::now();
+    let said = place.run(&["sql", "-c", sql, "--timeout", "1s"]);
+    assert_eq!(said.code, 124, "{}", said.err);
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
 }

@@ -326,6 +326,7 @@ pub(crate) fn from_sandbox(error: sparklet_sandbox::Error) -> Error {
         Fault::Call => ErrorKind::Function,
         Fault::Resources => ErrorKind::Resources,
         Fault::Time => ErrorKind::Function,
+        Fault::Cancelled => ErrorKind::Cancelled,
         Fault::Host => ErrorKind::Internal,
     };
     let hint = error.hint();

@@ -41,7 +41,7 @@ pub use memory::MemoryUsage;
 pub use observe::Observed;
 pub use planning::conclude;
 pub use progress::{Progress, ProgressSnapshot};
-pub use query::{DataFrame, PreparedQuery};
+pub use query::{DataFrame, PreparedQuery, Waiting};
 pub use reserve::Reservation;
 pub use session::{Session, SessionConfig};
 pub use sparklet_sandbox as sandbox;

@@ -249,7 +249,8 @@ impl PreparedQuery {
 
     fn watched(&self, stream: SendableRecordBatchStream) -> Result<SendableRecordBatchStream> {
         let watch = StallWatch::new(Arc::clone(&self.running), self.session.clone(), stall::LIMIT);
-        Ok(Box::pin(Watched { stream, ended: Arc::clone(&self.ended), watch, scope: self.scope.clone() }))
+        let (ended, follows) = (Arc::clone(&self.ended), Arc::clone(&self.default_waits));
+        Ok(Box::pin(Watched { stream, ended, follows, watch, scope: self.scope.clone() }))
     }
 
     fn on_trial(&self, hidden: bool) -> Result<SendableRecordBatchStream> {
@@ -283,12 +284,22 @@ impl PreparedQuery {
         }
     }
 
+    /// While what it gives lives, somebody waits for this query. If it is dropped before [`Waiting::done`], calls of user functions end, those
+    /// that are going on within about a tenth of a second: for whoever waits for a stream that another task polls, which cannot be
+    /// dropped while it computes.
+    pub fn waiting(&self) -> Waiting {
+        Waiting(self.scope.clone())
+    }
+
     /// Runs it and returns all rows.
     pub async fn collect(&self) -> Result<Vec<RecordBatch>> {
+        let waiting = self.waiting();
         let stream = self.stream()?;
         // A task of its own: a panic in an operator becomes an error instead of ending the caller.
         let rows = datafusion::common::runtime::SpawnedTask::spawn(stream.try_collect::<Vec<_>>());
-        match rows.join().await {
+        let rows = rows.join().await;
+        waiting.done();
+        match rows {
             Ok(Ok(batches)) => Ok(batches),
             Ok(Err(error)) => Err(self.failed(error).await),
             Err(join) => Err(from_join(join)),
@@ -439,6 +450,26 @@ pub(crate) fn from_join(join: tokio::task::JoinError) -> Error {
         .with_hint("this is a bug in the engine: please report the query and this message")
 }
 
+/// Somebody who waits for a query; see [`PreparedQuery::waiting`].
+#[derive(Debug)]
+#[must_use = "dropped, it ends what is waited for"]
+pub struct Waiting(Option<Arc<Scope>>);
+
+impl Waiting {
+    /// The query has ended, or goes on without being waited for.
+    pub fn done(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(scope) = &self.0 {
+            scope.cancel();
+        }
+    }
+}
+
 type Again = Box<dyn FnOnce(DataFusionError) -> SendableRecordBatchStream + Send>;
 
 /// A stream that another one replaces if it ends for want of memory before it has given anything.
@@ -479,14 +510,19 @@ impl RecordBatchStream for SecondAttempt {
 struct Watched {
     stream: SendableRecordBatchStream,
     ended: Arc<AtomicBool>,
+    /// Another stream of the same query follows where this one ends early.
+    follows: Arc<AtomicBool>,
     watch: StallWatch,
     scope: Option<Arc<Scope>>,
 }
 
 impl Drop for Watched {
-    /// Instances of user functions end with the query that they were made for.
+    /// Instances of user functions end with the query that they were made for, and calls of tasks that it has started elsewhere.
     fn drop(&mut self) {
         if let Some(scope) = &self.scope {
+            if !self.ended.load(Relaxed) && !self.follows.load(Relaxed) {
+                scope.cancel();
+            }
             scope.release();
         }
     }

@@ -55,6 +55,7 @@ impl PreparedQuery {
             std::fs::create_dir_all(target).map_err(|e| cannot(&e))?;
         }
         check_partition_columns(&self.schema(), sink)?;
+        let waiting = self.waiting();
         let rows = Arc::new(AtomicU64::new(0));
         let stream = checked(self.stream_hidden()?, sink, Arc::clone(&rows));
         let mut written = self.run_writer(stream, target, sink).await;
@@ -65,6 +66,7 @@ impl PreparedQuery {
             let stream = checked(self.stream_default()?, sink, Arc::clone(&rows));
             written = self.run_writer(stream, target, sink).await;
         }
+        waiting.done();
         let rows = rows.load(Relaxed);
         if written.is_ok() && rows == 0 && !sink.single_file && sink.partition_by.is_empty() {
             // A folder without a file has no columns: later readers would not know them.

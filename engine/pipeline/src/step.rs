@@ -179,7 +179,9 @@ async fn stage_and_audit(
     trace.query = Some(Arc::clone(&query));
 
     let start = Instant::now();
+    let waiting = query.waiting();
     let executed = execute(running, job, &query, trace).await;
+    waiting.done();
     trace.execution_us = micros(start.elapsed());
     executed?;
 

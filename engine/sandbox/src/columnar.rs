@@ -6,7 +6,6 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use arrow::buffer::Buffer;
 use arrow::datatypes::DataType;
-use datafusion::execution::memory_pool::MemoryPool;
 use wasmtime::{Instance, InstancePre, Memory, Store, TypedFunc, WasmParams, WasmResults};
 
 use crate::decode::{Pieces, Reader};
@@ -15,6 +14,7 @@ use crate::encode::{ALIGN, BATCH, Block, COL, Column};
 use crate::error::Cause;
 use crate::guest::{Batch, Emit, Guest};
 use crate::limits::Limits;
+use crate::scope::Owner;
 use crate::state::{self, State};
 
 /// `sparklet_abi` of this engine: major version 1.
@@ -47,14 +47,14 @@ pub(crate) struct Columnar {
 }
 
 impl Columnar {
-    /// An instance whose memory is charged to `pool`.
+    /// An instance that works for `owner`.
     pub(crate) fn new(
         pre: &InstancePre<State>,
         module: &Arc<str>,
         limits: &Limits,
-        pool: &Arc<dyn MemoryPool>,
+        owner: &Owner,
     ) -> Result<Self, Cause> {
-        let mut store = state::store(pre.module().engine(), State::new(module, limits, pool))?;
+        let mut store = state::store(pre.module().engine(), State::new(module, limits, owner))?;
         let instance = with_stack(|| pre.instantiate(&mut store)).map_err(|e| state::cause_of(&e, &mut store))?;
         let missing = |name: &str| Cause::Contract(format!("it does not export `{name}` as the contract says"));
         let memory = instance.get_memory(&mut store, "memory").ok_or_else(|| missing("memory"))?;
@@ -88,10 +88,10 @@ impl Columnar {
         pre: &InstancePre<State>,
         module: &Arc<str>,
         limits: &Limits,
-        pool: &Arc<dyn MemoryPool>,
+        owner: &Owner,
     ) -> Result<Vec<u8>, Cause> {
         const LONGEST: u64 = 1 << 20;
-        let mut guest = Self::new(pre, module, limits, pool)?;
+        let mut guest = Self::new(pre, module, limits, owner)?;
         let describe = func::<(), i64>(&guest.instance, &mut guest.store, "sparklet_describe")?;
         let packed = call(&mut guest.store, &describe, ())?.cast_unsigned();
         let (at, len) = (packed >> 32, packed & 0xffff_ffff);

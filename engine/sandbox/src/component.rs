@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use datafusion::execution::memory_pool::MemoryPool;
 use wasmtime::Store;
 use wasmtime::component::{
     Component as Compiled, ComponentNamedList, Instance, InstancePre, Lift, Linker, Lower, TypedFunc,
@@ -15,6 +14,7 @@ use crate::describe::{FunctionSpec, Shape};
 use crate::error::Cause;
 use crate::guest::{Batch, Emit, Guest};
 use crate::limits::Limits;
+use crate::scope::Owner;
 use crate::state::{self, MAX_MESSAGE, State};
 
 mod columns;
@@ -52,14 +52,14 @@ pub(crate) struct Component {
 }
 
 impl Component {
-    /// An instance whose memory is charged to `pool`.
+    /// An instance that works for `owner`.
     pub(crate) fn new(
         pre: &InstancePre<State>,
         module: &Arc<str>,
         limits: &Limits,
-        pool: &Arc<dyn MemoryPool>,
+        owner: &Owner,
     ) -> Result<Self, Cause> {
-        let mut store = state::store(pre.engine(), State::new(module, limits, pool))?;
+        let mut store = state::store(pre.engine(), State::new(module, limits, owner))?;
         let instance = with_stack(|| pre.instantiate(&mut store)).map_err(|e| state::cause_of(&e, &mut store))?;
         Ok(Self { store, instance, limits: limits.clone(), scalar: None })
     }
@@ -69,9 +69,9 @@ impl Component {
         pre: &InstancePre<State>,
         module: &Arc<str>,
         limits: &Limits,
-        pool: &Arc<dyn MemoryPool>,
+        owner: &Owner,
     ) -> Result<Vec<u8>, Cause> {
-        let mut guest = Self::new(pre, module, limits, pool)?;
+        let mut guest = Self::new(pre, module, limits, owner)?;
         let (text,): (String,) = guest.call("describe", ())?;
         if text.len() > MAX_DESCRIPTION {
             return Err(Cause::Contract(format!("`describe` gave a text of {} bytes", text.len())));

@@ -9,13 +9,14 @@ use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::datasource::MemTable;
-use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
+use datafusion::execution::memory_pool::UnboundedMemoryPool;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use serde_json::{Map, Value};
 
 use crate::encode::Column;
 use crate::guest::Batch;
 use crate::register::{self, Registered};
+use crate::scope::Owner;
 use crate::types::parse_type;
 use crate::{Compiler, Declared, FunctionSpec, Module, Scope, Shape};
 
@@ -168,8 +169,8 @@ impl Suite {
             if columns.is_empty() || columns.iter().any(|column| column.array.null_count() > 0) {
                 continue;
             }
-            let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
-            let mut guest = self.module.instantiate(&pool).map_err(|e| e.to_string())?;
+            let owner = Owner::of_pool(Arc::new(UnboundedMemoryPool::default()));
+            let mut guest = self.module.instantiate(&owner).map_err(|e| e.to_string())?;
             let found = guest.scalar(&spec, &Batch { rows: 3, columns: &columns }).map_err(|e| e.to_string())?;
             let one = want.slice(row, 1);
             let all = arrow::compute::concat(&[&one, &one, &one]).unwrap();

@@ -57,6 +57,8 @@ pub enum Cause {
     Pool(String),
     /// It broke the contract of its mode.
     Contract(String),
+    /// Nobody waits for its query any more.
+    Cancelled,
     /// It reported an error of its own.
     Guest {
         /// Its message.
@@ -85,6 +87,8 @@ pub enum Fault {
     Resources,
     /// Time.
     Time,
+    /// Nobody: it was cancelled.
+    Cancelled,
     /// The host.
     Host,
 }
@@ -103,6 +107,7 @@ impl Cause {
             | Self::Unsupported(_) => Fault::Definition,
             Self::Instances | Self::Memory { .. } | Self::Pool(_) => Fault::Resources,
             Self::Deadline(_) | Self::Fuel(_) => Fault::Time,
+            Self::Cancelled => Fault::Cancelled,
             Self::Trap(_) | Self::Stack | Self::Contract(_) | Self::Guest { .. } | Self::Range(_) => Fault::Call,
             Self::Internal(_) => Fault::Host,
         }
@@ -159,6 +164,7 @@ impl fmt::Display for Cause {
             Self::Stack => f.write_str("ran out of stack"),
             Self::Deadline(limit) => write!(f, "ran longer than its time limit of {limit:?}"),
             Self::Fuel(fuel) => write!(f, "used up its fuel of {fuel}"),
+            Self::Cancelled => f.write_str("cancelled"),
             Self::Memory { asked, limit } => {
                 write!(f, "wants {} of memory, its limit is {}", size(*asked), size(*limit))
             }

@@ -9,7 +9,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllo
 
 use crate::error::Cause;
 
-/// Length of a tick: deadlines are whole numbers of them.
+/// Length of a tick: so often it is looked whether the time of a call is up, or nobody waits for it any more.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
 /// Stack of a guest in bytes.
@@ -115,12 +115,6 @@ fn engine(fuel: bool) -> Result<Engine, Cause> {
 
 fn engine_on_demand(fuel: bool) -> Result<Engine, Cause> {
     Engine::new(&config(fuel)).map_err(|e| Cause::Internal(format!("{e:#}")))
-}
-
-/// Ticks of `limit`, with one for the tick that is going on.
-pub(crate) fn ticks(limit: Duration) -> u64 {
-    let ticks = limit.as_nanos().div_ceil(TICK.as_nanos());
-    u64::try_from(ticks).unwrap_or(u64::MAX / 2).min(u64::MAX / 2) + 1
 }
 
 /// A thread that counts ticks; it ends with its owner.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
+use datafusion::execution::memory_pool::UnboundedMemoryPool;
 use sha2::{Digest, Sha256};
 use wasmtime::{Engine, InstancePre};
 
@@ -18,6 +18,7 @@ use crate::host::Host;
 use crate::inspect::{self, Core, Inspected, MAX_MODULE, Signature};
 use crate::limits::Limits;
 use crate::plain::{self, Plain};
+use crate::scope::Owner;
 use crate::state::State;
 use crate::types::type_name;
 use crate::{imports, loops};
@@ -203,12 +204,12 @@ impl Module {
             false => self.core.descriptions.clone(),
             true => {
                 // Nobody's query: bounded by the limit of the module itself.
-                let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+                let owner = &Owner::of_pool(Arc::new(UnboundedMemoryPool::default()));
                 let limits = &self.declared.limits;
                 match self.ready()? {
                     Ready::Plain(..) => return Ok(Vec::new()),
-                    Ready::Columnar(pre) => vec![Columnar::describe(pre, &self.name, limits, &pool)?],
-                    Ready::Component(pre) => vec![Component::describe(pre, &self.name, limits, &pool)?],
+                    Ready::Columnar(pre) => vec![Columnar::describe(pre, &self.name, limits, owner)?],
+                    Ready::Component(pre) => vec![Component::describe(pre, &self.name, limits, owner)?],
                 }
             }
         };
@@ -386,13 +387,13 @@ impl Module {
         self.functions.iter().filter_map(of).map(|(name, signature)| (name.as_str(), signature)).collect()
     }
 
-    /// A new instance, whose memory is charged to `pool`.
-    pub(crate) fn instantiate(&self, pool: &Arc<dyn MemoryPool>) -> Result<Box<dyn Guest>, Cause> {
+    /// A new instance, which works for `owner`.
+    pub(crate) fn instantiate(&self, owner: &Owner) -> Result<Box<dyn Guest>, Cause> {
         let limits = &self.declared.limits;
         Ok(match self.ready()? {
-            Ready::Plain(pre, loops) => Box::new(Plain::new(pre, loops, &self.name, limits, pool)?),
-            Ready::Columnar(pre) => Box::new(Columnar::new(pre, &self.name, limits, pool)?),
-            Ready::Component(pre) => Box::new(Component::new(pre, &self.name, limits, pool)?),
+            Ready::Plain(pre, loops) => Box::new(Plain::new(pre, loops, &self.name, limits, owner)?),
+            Ready::Columnar(pre) => Box::new(Columnar::new(pre, &self.name, limits, owner)?),
+            Ready::Component(pre) => Box::new(Component::new(pre, &self.name, limits, owner)?),
         })
     }
 }

@@ -7,7 +7,6 @@ use arrow::array::{Array, ArrayData, ArrayRef, AsArray, make_array};
 use arrow::buffer::{Buffer, MutableBuffer, NullBuffer};
 use arrow::compute::CastOptions;
 use arrow::datatypes::{DataType, Int32Type};
-use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::logical_expr::Volatility;
 use wasmtime::{Instance, InstancePre, Memory, Store, Val};
 
@@ -20,6 +19,7 @@ use crate::inspect::{Core, Signature};
 use crate::limits::Limits;
 use crate::loops::{self, FIRST, ROW};
 use crate::module::Loops;
+use crate::scope::Owner;
 use crate::state::{self, State};
 use crate::types::{type_name, width};
 
@@ -112,15 +112,15 @@ struct Loop {
 }
 
 impl Plain {
-    /// An instance whose memory is charged to `pool`.
+    /// An instance that works for `owner`.
     pub(crate) fn new(
         pre: &InstancePre<State>,
         loops: &Arc<Loops>,
         module: &Arc<str>,
         limits: &Limits,
-        pool: &Arc<dyn MemoryPool>,
+        owner: &Owner,
     ) -> Result<Self, Cause> {
-        let mut store = state::store(pre.module().engine(), State::new(module, limits, pool))?;
+        let mut store = state::store(pre.module().engine(), State::new(module, limits, owner))?;
         let instance = with_stack(|| pre.instantiate(&mut store)).map_err(|e| state::cause_of(&e, &mut store))?;
         if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut store, "_initialize") {
             call(&mut store, &initialize, ())?;

@@ -18,9 +18,29 @@ const MAX_IDLE: usize = 64;
 /// Instances that wait for a call, by the SHA-256 of their module.
 type Idle = HashMap<[u8; 32], Vec<Box<dyn Guest>>>;
 
+/// What an instance has of the query that it works for.
+#[derive(Clone)]
+pub(crate) struct Owner {
+    /// Its memory is charged to it.
+    pub(crate) pool: Arc<dyn MemoryPool>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Owner {
+    /// Of a query that nobody cancels.
+    pub(crate) fn of_pool(pool: Arc<dyn MemoryPool>) -> Self {
+        Self { pool, cancelled: Arc::default() }
+    }
+
+    /// Nobody waits for it any more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Relaxed)
+    }
+}
+
 /// See the module. An instance is used again within a scope, never in another one.
 pub struct Scope {
-    pool: Arc<dyn MemoryPool>,
+    owner: Owner,
     /// Instances are kept for the next call.
     keeps: bool,
     /// No guest may be called: something is only planned.
@@ -88,13 +108,24 @@ impl Scope {
     }
 
     fn new(pool: Arc<dyn MemoryPool>, keeps: bool) -> Self {
-        Self { pool, keeps, closed: AtomicBool::new(false), idle: Mutex::default(), counters: Mutex::default() }
+        Self {
+            owner: Owner::of_pool(pool),
+            keeps,
+            closed: AtomicBool::new(false),
+            idle: Mutex::default(),
+            counters: Mutex::default(),
+        }
     }
 
     /// From now on no guest is called in it.
     pub fn close(&self) {
         self.closed.store(true, Relaxed);
         self.release();
+    }
+
+    /// Ends calls that are going on, within a few ticks, and lets no more begin: nobody waits for the query any more.
+    pub fn cancel(&self) {
+        self.owner.cancelled.store(true, Relaxed);
     }
 
     /// Lets go of idle instances.
@@ -192,7 +223,7 @@ impl Callee {
             let cause = Cause::Unsupported("it is only planned here, not called".to_owned());
             return Err(self.error(function, cause));
         }
-        match self.module.instantiate(&self.scope.pool) {
+        match self.module.instantiate(&self.scope.owner) {
             Ok(guest) => {
                 counters.instances.fetch_add(1, Relaxed);
                 Ok(Owned { guest, counters })
@@ -225,7 +256,10 @@ impl Owned {
         work: impl FnOnce(&mut dyn Guest) -> Result<T, Cause>,
     ) -> Result<T> {
         let start = Instant::now();
-        let done = work(self.guest.as_mut());
+        let done = match callee.scope.owner.is_cancelled() {
+            true => Err(Cause::Cancelled),
+            false => work(self.guest.as_mut()),
+        };
         let counters = &self.counters;
         counters.nanos.fetch_add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
         counters.calls.fetch_add(1, Relaxed);

@@ -1,14 +1,15 @@
 //! What the host keeps for each instance: how much memory it may have, what it has said.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
-use wasmtime::{ResourceLimiter, Store};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 
 use crate::error::Cause;
-use crate::host::{self, TABLE_ELEMENTS};
+use crate::host::TABLE_ELEMENTS;
 use crate::limits::Limits;
+use crate::scope::Owner;
 
 /// Longest message of a guest in bytes.
 pub(crate) const MAX_MESSAGE: usize = 4 << 10;
@@ -19,6 +20,9 @@ const MAX_LOG: usize = 16 << 10;
 /// Data of a store.
 pub(crate) struct State {
     limits: Limits,
+    owner: Owner,
+    /// When the time of the call that is going on is up; none: never.
+    until: Option<Instant>,
     reservation: MemoryReservation,
     /// Bytes of the guest's own memories.
     guest_bytes: usize,
@@ -38,12 +42,14 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// The state of an instance of `module`, whose memory is charged to `pool`.
-    pub(crate) fn new(module: &Arc<str>, limits: &Limits, pool: &Arc<dyn MemoryPool>) -> Self {
+    /// The state of an instance of `module` that works for `owner`.
+    pub(crate) fn new(module: &Arc<str>, limits: &Limits, owner: &Owner) -> Self {
         let consumer = MemoryConsumer::new(format!("functions of {module}"));
         Self {
             limits: limits.clone(),
-            reservation: consumer.register(pool),
+            owner: owner.clone(),
+            until: None,
+            reservation: consumer.register(&owner.pool),
             guest_bytes: 0,
             for_host: false,
             refused: None,
@@ -133,14 +139,20 @@ pub(crate) fn store(engine: &wasmtime::Engine, state: State) -> Result<Store<Sta
     let timeout = state.limits.timeout;
     let mut store = Store::new(engine, state);
     store.limiter(|state| state);
-    store.epoch_deadline_trap();
+    // Looked at in each tick.
+    store.epoch_deadline_callback(|mut context| {
+        let state = context.data_mut();
+        let over = state.until.is_some_and(|until| Instant::now() >= until);
+        Ok(if over || state.owner.is_cancelled() { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) })
+    });
     arm(&mut store, timeout, fuel)?;
     Ok(store)
 }
 
 /// Starts the time of a call.
 pub(crate) fn arm(store: &mut Store<State>, timeout: Duration, fuel: Option<u64>) -> Result<(), Cause> {
-    store.set_epoch_deadline(host::ticks(timeout));
+    store.set_epoch_deadline(1);
+    store.data_mut().until = Instant::now().checked_add(timeout);
     if let Some(fuel) = fuel {
         store.set_fuel(fuel).map_err(|e| Cause::Internal(e.to_string()))?;
     }
@@ -181,6 +193,7 @@ pub(crate) fn cause(error: &wasmtime::Error, state: &mut State, limits: &Limits)
         return Cause::Instances;
     }
     match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) if state.owner.is_cancelled() => Cause::Cancelled,
         Some(Trap::Interrupt) => Cause::Deadline(limits.timeout),
         Some(Trap::StackOverflow) => Cause::Stack,
         Some(Trap::OutOfFuel) => Cause::Fuel(limits.fuel.unwrap_or_default()),

@@ -1,9 +1,10 @@
 //! Modules that mean harm: each ends in an error that says what happened, in time, with the memory given back and the next query right.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Setting, columnar, limits, load, module};
-use crate::{Compiler, Declared, Module};
+use super::{Setting, columnar, limits, load, module, sandbox_error};
+use crate::{Cause, Compiler, Declared, Module, Scope};
 
 const GOOD: &str = r#"(module (func (export "good") (param i32) (result i32) (i32.add (local.get 0) (i32.const 1))))"#;
 
@@ -281,4 +282,47 @@ async fn one_of_fifty_queries_is_hostile() {
     }
     assert_eq!(right, 49);
     assert_eq!(setting.pool.reserved(), 0);
+}
+
+/// A query of which nobody waits for the end lets go, whatever deadline its functions have.
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_ends_what_goes_on() {
+    const ENDLESS: Duration = Duration::from_secs(600);
+    let aggregate = columnar(
+        r#"{"name":"bad","kind":"aggregate","args":["Int64"],"returns":"Int64","state":["Int64"]}"#,
+        r#"
+  (func (export "bad_new") (result i32) i32.const 1)
+  (func (export "bad_update") (param i32 i32 i32 i32) (result i32) (loop $l (br $l)) (i32.const 0))
+  (func (export "bad_merge") (param i32 i32 i32 i32) (result i32) (i32.const 0))
+  (func (export "bad_state") (param i32 i32 i32) (result i32) (i32.const 0))
+  (func (export "bad_evaluate") (param i32 i32 i32) (result i32) (i32.const 0))
+  (func (export "bad_size") (param i32) (result i32) i32.const 0)
+  (func (export "bad_drop") (param i32))"#,
+    );
+    let start = "(module (func $s (loop $l (br $l))) (start $s) (func (export \"bad\") (param i64) (result i64) (i64.const 0)))";
+    let guests =
+        [plain("(loop $l (br $l)) (i64.const 0)"), scalar("Int64", "(loop $l (br $l))"), aggregate, start.to_owned()];
+    for text in guests {
+        let declared = Declared { limits: crate::Limits { timeout: ENDLESS, ..limits() }, ..Declared::default() };
+        let module = Module::load(text.into(), "test.wasm", declared, &Compiler::default()).unwrap();
+        let setting = Setting::with_partitions(1, [module]);
+        let sql = "SELECT bad(v) FROM generate_series(1, 250) t(v)";
+        let scope = Scope::of_query(Arc::clone(&setting.pool));
+        let other = Arc::clone(&scope);
+        let canceller = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            other.cancel();
+            Instant::now()
+        });
+        let error = setting.batches_in(sql, &scope).await.unwrap_err();
+        let took = canceller.join().unwrap().elapsed();
+        assert!(matches!(sandbox_error(&error).cause, Cause::Cancelled), "{error}");
+        // A few ticks; the machine may be busy.
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        // No other call begins.
+        let error = setting.batches_in(sql, &scope).await.unwrap_err();
+        assert!(matches!(sandbox_error(&error).cause, Cause::Cancelled), "{error}");
+        scope.release();
+        assert_eq!(setting.pool.reserved(), 0);
+    }
 }

@@ -50,14 +50,19 @@ impl Setting {
 
     pub(crate) async fn batches(&self, sql: &str) -> (datafusion::error::Result<Vec<RecordBatch>>, Arc<Scope>) {
         let scope = Scope::of_query(Arc::clone(&self.pool));
-        let work = async {
-            let plan = self.context.state().create_logical_plan(sql).await?;
-            let plan = enter(plan, &scope)?;
-            self.context.execute_logical_plan(plan).await?.collect().await
-        };
-        let done = work.await;
+        let done = self.batches_in(sql, &scope).await;
         scope.release();
         (done, scope)
+    }
+
+    pub(crate) async fn batches_in(
+        &self,
+        sql: &str,
+        scope: &Arc<Scope>,
+    ) -> datafusion::error::Result<Vec<RecordBatch>> {
+        let plan = self.context.state().create_logical_plan(sql).await?;
+        let plan = enter(plan, scope)?;
+        self.context.execute_logical_plan(plan).await?.collect().await
     }
 
     /// The rows, as a table.
@@ -74,20 +79,24 @@ impl Setting {
 
     /// The sandbox's error.
     pub(crate) async fn error(&self, sql: &str) -> Error {
-        let error = self.batches(sql).await.0.unwrap_err();
-        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-        while let Some(error) = next {
-            if let Some(found) = error.downcast_ref::<Error>() {
-                return found.clone();
-            }
-            next = match error.downcast_ref::<datafusion::error::DataFusionError>() {
-                Some(datafusion::error::DataFusionError::External(inner)) => Some(inner.as_ref()),
-                Some(datafusion::error::DataFusionError::Shared(inner)) => Some(inner.as_ref()),
-                _ => error.source(),
-            };
-        }
-        panic!("not an error of the sandbox: {error}")
+        sandbox_error(&self.batches(sql).await.0.unwrap_err())
     }
+}
+
+/// The sandbox's error in `error`.
+pub(crate) fn sandbox_error(error: &datafusion::error::DataFusionError) -> Error {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<Error>() {
+            return found.clone();
+        }
+        next = match error.downcast_ref::<datafusion::error::DataFusionError>() {
+            Some(datafusion::error::DataFusionError::External(inner)) => Some(inner.as_ref()),
+            Some(datafusion::error::DataFusionError::Shared(inner)) => Some(inner.as_ref()),
+            _ => error.source(),
+        };
+    }
+    panic!("not an error of the sandbox: {error}")
 }
 
 pub(crate) fn limits() -> Limits {

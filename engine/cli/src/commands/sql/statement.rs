@@ -166,6 +166,7 @@ impl Work<'_> {
         name: &str,
         console: &mut Console,
     ) -> Result {
+        let waiting = query.waiting();
         let mut stream = query.stream()?;
         let schema = query.schema();
         let (send, mut batches) = mpsc::channel(AHEAD);
@@ -200,6 +201,7 @@ impl Work<'_> {
             }
         }
         drop(bars);
+        waiting.done();
         if let Err(panicked) = task.join().await {
             let message = format!("an operator panicked: {panicked}");
             return Err(Error::new(ErrorKind::Internal, message).into());
