@@ -1,6 +1,13 @@
 //! User functions as a user meets them: from nothing to a pipeline, on the command line alone.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::time::{Duration, Instant};
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use sparklet::core::sandbox::{Declared, Limits};
+use sparklet::prelude::*;
 
 use crate::support::Place;
 
@@ -110,4 +117,63 @@ fn a_hostile_one_ends_the_step_and_nothing_else() {
     place.write("p/tariff.wat", "(module (import \"env\" \"open\" (func)))");
     let refused = place.run(&["check", "p"]);
     assert!(refused.err.contains("it imports `env.open`"), "{}", refused.err);
+}
+
+/// Fifty queries at once on one session, one of which calls a function that does not end.
+#[test]
+fn a_hostile_one_among_fifty() {
+    const QUERIES: i64 = 50;
+    let place = Place::new();
+    place.write("good.wat", TARIFF);
+    place.write("bad.wat", TARIFF.replace("tariff", "spin").replace("(i64.const 2)", "(loop (br 0)) (i64.const 2)"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let config = SessionConfig { slots: Some(2), spill_dir: place.path("spill"), ..SessionConfig::default() };
+        let session = Session::new(config).unwrap();
+        session.load_functions(place.path("good.wat")).unwrap();
+        let limits = Limits { timeout: Duration::from_millis(500), ..Limits::default() };
+        let declared = Declared { limits, ..Declared::default() };
+        session.load_module(&place.path("bad.wat"), "bad.wat", declared).unwrap();
+        // Numbers above 500 count twice.
+        let query = |function: &str, rows: i64| {
+            let sql = format!("SELECT sum({function}(value)) AS s FROM range(0, {rows})");
+            let session = session.clone();
+            async move {
+                let prepared = session.sql(&sql, &BTreeMap::new()).await?.prepare().await?;
+                let rows = prepared.collect().await;
+                let in_guests = prepared.functions().iter().map(|f| f.nanos).sum();
+                Ok::<_, Error>((rows, Duration::from_nanos(in_guests)))
+            }
+        };
+        let sum = |batches: Vec<RecordBatch>| batches[0].column(0).as_primitive::<Int64Type>().value(0);
+        let tasks: Vec<_> =
+            (0..QUERIES).map(|i| tokio::spawn(query(if i == 20 { "spin" } else { "tariff" }, 20_000 + i))).collect();
+        let mut right = 0;
+        for (i, task) in (0..).zip(tasks) {
+            let (rows, in_guests) = task.await.unwrap().unwrap();
+            match (i, rows) {
+                (20, Ok(_)) => panic!("a function that does not end has ended"),
+                (20, Err(error)) => {
+                    let said = "function `spin` of `bad.wat`: ran longer than its time limit of 500ms";
+                    assert!(error.message.contains(said), "{error}");
+                    assert_eq!(error.kind, ErrorKind::Function);
+                    // Two tasks at most; the machine may be busy.
+                    assert!(in_guests < Duration::from_secs(10), "{in_guests:?}");
+                }
+                (i, done) => {
+                    let rows = 20_000 + i;
+                    assert_eq!(sum(done.unwrap()), rows + (rows - 501), "query {i}");
+                    right += 1;
+                }
+            }
+        }
+        assert_eq!(right, QUERIES - 1);
+        let (after, _) = query("tariff", 1_000).await.unwrap();
+        assert_eq!(sum(after.unwrap()), 1_000 + 499);
+        let start = Instant::now();
+        while session.memory().reserved > 0 {
+            assert!(start.elapsed() < Duration::from_secs(30), "{} bytes are still held", session.memory().reserved);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
 }
