@@ -38,16 +38,21 @@ const MODULES: [(&str, &str); 14] = [
     ("js-component", "componentize-qjs (npm), by install-all"),
 ];
 
-#[test]
-fn every_language_gives_the_values_of_the_cases() {
-    let sdk = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../udf-sdk/conformance");
-    let cases: Value = serde_json::from_slice(&std::fs::read(sdk.join("cases.json")).unwrap()).unwrap();
-    let built = match std::env::var_os("SPARKLET_CONFORMANCE") {
+/// Where `build` puts modules.
+pub(crate) fn folder() -> PathBuf {
+    match std::env::var_os("SPARKLET_CONFORMANCE") {
         Some(folder) => PathBuf::from(folder),
         None => std::env::var_os("XDG_CACHE_HOME")
             .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"), PathBuf::from)
             .join("sparklet/conformance"),
-    };
+    }
+}
+
+#[test]
+fn every_language_gives_the_values_of_the_cases() {
+    let sdk = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../udf-sdk/conformance");
+    let cases: Value = serde_json::from_slice(&std::fs::read(sdk.join("cases.json")).unwrap()).unwrap();
+    let built = folder();
     let only = std::env::var("SPARKLET_CONFORMANCE_ONLY").unwrap_or_default();
     let mut failed = Vec::new();
     for (name, needs) in MODULES.iter().filter(|(name, _)| name.contains(&only)) {

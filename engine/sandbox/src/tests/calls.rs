@@ -3,7 +3,7 @@
 use super::{Setting, columnar, module};
 use crate::{Compiler, Declared, Limits, Module, Wanted};
 
-const PLAIN: &str = r#"(module
+pub(super) const PLAIN: &str = r#"(module
   (func (export "margin") (param f64 f64) (result f64) (f64.sub (local.get 0) (local.get 1)))
   (func (export "twice") (param i32) (result i32) (i32.shl (local.get 0) (i32.const 1)))
   (func (export "quotient") (param i64 i64) (result i64) (i64.div_s (local.get 0) (local.get 1)))
@@ -59,7 +59,7 @@ async fn plain_functions_with_declared_types() {
 }
 
 /// `plus_one(Int64)`: rows to a place of its own.
-fn plus_one() -> String {
+pub(super) fn plus_one() -> String {
     columnar(
         r#"{"abi":"1.0","functions":[{"name":"plus_one","args":["Int64"],"returns":"Int64"}]}"#,
         r#"
@@ -95,7 +95,7 @@ async fn columnar_functions() {
 }
 
 /// A sum of Int64 in groups, kept in a table of 1,000 words.
-fn total() -> String {
+pub(super) fn total() -> String {
     columnar(
         r#"{"name":"total","kind":"aggregate","args":["Int64"],"returns":"Int64","state":["Int64"]}"#,
         r#"

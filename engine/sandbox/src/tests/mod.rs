@@ -1,6 +1,7 @@
 //! Modules in the text format, called through DataFusion.
 
 mod calls;
+mod fuzz;
 mod hostile;
 mod pieces;
 
