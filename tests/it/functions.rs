@@ -54,6 +54,39 @@ fn from_a_template_to_a_query() {
     assert!(gone.err.contains("it has no function `nope`: there are `margin`"), "{}", gone.err);
 }
 
+/// The project in C is built where clang or Zig is; those in other languages are written.
+#[test]
+fn templates_with_the_sdk() {
+    let place = Place::new();
+    for (lang, files) in [("c", 5), ("rust", 16), ("assemblyscript", 6)] {
+        let written = place.ok(&["udf", "new", lang, "--lang", lang, "--sdk"]).out;
+        assert_eq!(written.lines().count(), files, "{written}");
+        written.lines().for_each(|file| assert!(place.path(file).metadata().unwrap().len() > 0, "{file}"));
+    }
+    let none = place.run(&["udf", "new", "go", "--lang", "go", "--sdk"]);
+    assert!(none.err.contains("there is no SDK for this language"), "{}", none.err);
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+        || std::path::PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
+        std::path::PathBuf::from,
+    );
+    let zig = cache.join("sparklet/toolchains/ziglang/bin/python");
+    let compilers =
+        ["clang --target=wasm32".to_owned(), format!("{} -m ziglang cc -target wasm32-freestanding", zig.display())];
+    let built = compilers.iter().any(|compiler| {
+        let mut shell = std::process::Command::new("sh");
+        shell.arg(place.path("c/build.sh")).env("CC", compiler).output().unwrap().status.success()
+    });
+    if !built {
+        eprintln!("!! NOT TESTED: the project in C, it needs clang and lld, or Zig (udf-sdk/conformance/install)");
+        return;
+    }
+    let tested = place.ok(&["udf", "test", "c/shop.wasm", "shout", "c/cases.csv"]);
+    assert!(tested.err.contains("right in 2 cases"), "{}", tested.err);
+    let sql = "CREATE FUNCTION wavg() LANGUAGE wasm AS 'c/shop.wasm'; \
+               SELECT wavg(a, b) AS m FROM (VALUES (1.0, 1.0), (4.0, 2.0), (9.0, NULL)) t(a, b)";
+    assert_eq!(place.ok(&["sql", "-c", sql, "--format", "csv"]).out, "m\n3.0\n");
+}
+
 #[test]
 fn a_pipeline_calls_them_and_its_report_tells() {
     let place = Place::new();

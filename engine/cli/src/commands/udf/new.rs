@@ -16,6 +16,9 @@ pub(super) struct Arguments {
     /// The language
     #[arg(long, value_enum, value_name = "LANGUAGE")]
     lang: Language,
+    /// With the SDK, which is put beside it: functions over texts, NULLs and the like, and aggregates; C, Rust and AssemblyScript
+    #[arg(long)]
+    sdk: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -70,24 +73,114 @@ fn template(language: Language) -> (&'static str, &'static str, &'static str) {
     }
 }
 
-/// Cases for `udf test`: arguments, and what is expected.
-const CASES: &str = "price,cost,expected\n10.5,4,6.5\n1,2,-1\n,4,\n";
+/// What is written, and how one goes on.
+struct Project {
+    /// Files by path, with what is in them.
+    files: Vec<(&'static str, String)>,
+    /// Builds the module; empty where there is nothing to build.
+    build: &'static str,
+    module: &'static str,
+    function: &'static str,
+    /// SQL that calls it.
+    call: &'static str,
+}
+
+impl Project {
+    fn plain(language: Language) -> Self {
+        let (source, text, build) = template(language);
+        Self {
+            // Cases for `udf test`: arguments, and what is expected.
+            files: vec![
+                (source, text.to_owned()),
+                ("cases.csv", "price,cost,expected\n10.5,4,6.5\n1,2,-1\n,4,\n".to_owned()),
+            ],
+            build,
+            module: if build.is_empty() { source } else { "margin.wasm" },
+            function: "margin",
+            call: "SELECT margin(10.5, 4)",
+        }
+    }
+
+    /// With the SDK; none where the language has no SDK.
+    fn with_sdk(language: Language) -> Option<Self> {
+        let (own, sdk, build): (&[(_, &str)], &[(_, &str)], _) = match language {
+            Language::C => (
+                &[("shop.c", include_str!("new/shop.c"))],
+                &[
+                    ("sparklet_udf.h", include_str!("../../../../../udf-sdk/c/sparklet_udf.h")),
+                    ("sparklet_udf_impl.h", include_str!("../../../../../udf-sdk/c/sparklet_udf_impl.h")),
+                ],
+                "${CC:-clang --target=wasm32} -O3 -ffreestanding -nostdlib -I . -Wl,--no-entry shop.c -o shop.wasm",
+            ),
+            Language::Rust => (
+                &[("Cargo.toml", include_str!("new/shop.toml")), ("src/lib.rs", include_str!("new/shop.rs"))],
+                &RUST_SDK,
+                "cargo build --release --target wasm32-unknown-unknown && cp target/wasm32-unknown-unknown/release/shop.wasm .",
+            ),
+            Language::Assemblyscript => (
+                &[("shop.ts", include_str!("new/shop.ts"))],
+                &[
+                    ("sdk/package.json", include_str!("../../../../../udf-sdk/assemblyscript/package.json")),
+                    ("sdk/transform.js", include_str!("../../../../../udf-sdk/assemblyscript/transform.js")),
+                    ("sdk/assembly/index.ts", include_str!("../../../../../udf-sdk/assemblyscript/assembly/index.ts")),
+                ],
+                "npx --package assemblyscript asc shop.ts --transform ./sdk/transform.js -O3 --use abort= --disableWarning -o shop.wasm",
+            ),
+            _ => return None,
+        };
+        let cases = [("cases.csv", "text,expected\nhello,HELLO!\nTwo words,TWO WORDS!\n")];
+        Some(Self {
+            files: own.iter().chain(sdk).chain(&cases).map(|(name, text)| (*name, (*text).to_owned())).collect(),
+            build,
+            module: "shop.wasm",
+            function: "shout",
+            call: "SELECT shout('hello')",
+        })
+    }
+}
+
+macro_rules! rust_sdk {
+    ($($name:literal),*) => {
+        [$((concat!("sparklet-udf/", $name), include_str!(concat!("../../../../../udf-sdk/rust/", $name)))),*]
+    };
+}
+
+const RUST_SDK: [(&str, &str); 12] = rust_sdk![
+    "Cargo.toml",
+    "src/abi.rs",
+    "src/aggregate.rs",
+    "src/column.rs",
+    "src/error.rs",
+    "src/lib.rs",
+    "src/nested.rs",
+    "src/row.rs",
+    "src/scalar.rs",
+    "src/table.rs",
+    "src/text.rs",
+    "src/values.rs"
+];
 
 pub(super) fn run(arguments: &Arguments, world: &World, console: &mut Console) -> Result {
     let folder = world.cwd.join(&arguments.folder);
-    let (source, text, build) = template(arguments.lang);
-    let module = if build.is_empty() { source } else { "margin.wasm" };
-    let mut files = vec![(source, text.to_owned()), ("cases.csv", CASES.to_owned())];
+    let project = match arguments.sdk {
+        false => Project::plain(arguments.lang),
+        true => Project::with_sdk(arguments.lang).ok_or_else(|| {
+            Failure::usage("there is no SDK for this language")
+                .with_hint("`--sdk` goes with c, rust and assemblyscript")
+        })?,
+    };
+    let Project { mut files, build, module, function, call } = project;
     if !build.is_empty() {
         files.push(("build.sh", format!("#!/bin/sh\n# Builds {module}.\ncd \"$(dirname \"$0\")\" && {build}\n")));
     }
-    std::fs::create_dir_all(&folder).map_err(|e| Failure::io(format!("cannot make `{}`", folder.display()), e))?;
     if let Some((there, _)) = files.iter().find(|(name, _)| folder.join(name).exists()) {
         return Err(Failure::usage(format!("`{}` is there already", arguments.folder.join(there).display()))
             .with_hint("give another folder: no file is overwritten"));
     }
     for (name, text) in &files {
         let path = folder.join(name);
+        let parent = path.parent().unwrap_or(&folder);
+        std::fs::create_dir_all(parent).map_err(|e| Failure::io(format!("cannot make `{}`", parent.display()), e))?;
         std::fs::write(&path, text).map_err(|e| Failure::io(format!("cannot write `{}`", path.display()), e))?;
         writeln!(console.out(), "{}", arguments.folder.join(name).display())?;
     }
@@ -95,9 +188,8 @@ pub(super) fn run(arguments: &Arguments, world: &World, console: &mut Console) -
     if !build.is_empty() {
         console.hint(&format!("sh {shown}/build.sh"));
     }
-    console.hint(&format!("sparklet udf test {shown}/{module} margin {shown}/cases.csv"));
-    console.hint(&format!(
-        "sparklet sql -c \"CREATE FUNCTION margin() LANGUAGE wasm AS '{shown}/{module}'; SELECT margin(10.5, 4)\""
-    ));
+    console.hint(&format!("sparklet udf test {shown}/{module} {function} {shown}/cases.csv"));
+    console
+        .hint(&format!("sparklet sql -c \"CREATE FUNCTION {function}() LANGUAGE wasm AS '{shown}/{module}'; {call}\""));
     Ok(())
 }
