@@ -589,6 +589,13 @@ pub enum AdaptationKind {
         /// Key columns.
         on: Vec<String>,
     },
+    /// Other many slots of each operator may take tasks than before.
+    ChangeSlots {
+        /// Before.
+        from: u32,
+        /// From then on.
+        to: u32,
+    },
 }
 
 /// Why the hot groups of an aggregate, or the hot partitions of a window, stay whole.
@@ -681,6 +688,23 @@ pub enum AdaptationReason {
     InputEmpty,
     /// `adaptive = "force"`.
     Forced,
+    /// So much of the memory pool was in use.
+    PoolUse {
+        /// Bytes in use.
+        used: u64,
+        /// Bytes of the pool.
+        limit: u64,
+    },
+    /// So many other queries of the process had tasks.
+    OtherQueries {
+        /// Their number.
+        queries: u32,
+    },
+    /// The process may use so many cores.
+    Cores {
+        /// Their number.
+        cores: u32,
+    },
 }
 
 /// A key that many rows of an exchange have.

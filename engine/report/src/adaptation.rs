@@ -119,6 +119,10 @@ pub(crate) fn predicted_gain(adaptation: &Adaptation) -> Option<f64> {
 
 /// True if it was worth it, as far as anybody expected; one that was only forced is not, unless it also helps.
 pub(crate) fn matters(adaptation: &Adaptation) -> bool {
+    // Slots come and go; the plan stays.
+    if matches!(adaptation.kind, AdaptationKind::ChangeSlots { .. }) {
+        return false;
+    }
     adaptation.because != AdaptationReason::Forced || predicted_gain(adaptation).is_some_and(|g| g >= ADAPTATION_GAIN)
 }
 
@@ -148,6 +152,7 @@ pub(crate) fn switch(adaptation: &Adaptation) -> &'static str {
             "adaptive_split_windows = \"off\""
         }
         (AdaptationKind::RunInStages, _) => "adaptive_memory = \"off\"",
+        (AdaptationKind::ChangeSlots { .. }, _) => "adaptive_slots = \"off\"",
     }
 }
 
@@ -212,6 +217,11 @@ fn what(kind: &AdaptationKind) -> String {
         AdaptationKind::LeftWhole { what, why } => {
             format!("the hot partition of the {} was left whole: {}", safe(&short(what)), why_whole(why))
         }
+        AdaptationKind::ChangeSlots { from, to } => format!(
+            "{} of each operator may take tasks from here on, instead of {}",
+            plural(u64::from(*to), "slot", "slots"),
+            count(u64::from(*from))
+        ),
         AdaptationKind::RunInStages => "the query began again, the inputs of its joins as stages".to_owned(),
     }
 }
@@ -321,6 +331,17 @@ fn because(adaptation: &Adaptation) -> String {
             )
         }
         AdaptationReason::Forced => "`adaptive = \"force\"`".to_owned(),
+        AdaptationReason::PoolUse { used, limit } => {
+            format!("{} of the memory pool's {} were in use", bytes(*used), bytes(*limit))
+        }
+        AdaptationReason::OtherQueries { queries: 0 } => "no other query of the process had tasks any more".to_owned(),
+        AdaptationReason::OtherQueries { queries } => format!(
+            "{} of the process had tasks at the same time",
+            plural(u64::from(*queries), "other query", "other queries")
+        ),
+        AdaptationReason::Cores { cores } => {
+            format!("the process might use {}", plural(u64::from(*cores), "core", "cores"))
+        }
     }
 }
 
@@ -402,6 +423,7 @@ mod tests {
                 readers: 2,
             },
             AdaptationKind::RunInStages,
+            AdaptationKind::ChangeSlots { from: 4, to: 1 },
             AdaptationKind::SplitGroups {
                 by: vec!["a.k".to_owned(), "a.t".to_owned()],
                 distinct: vec!["a.v".to_owned(), "a.w".to_owned()],
@@ -433,6 +455,10 @@ mod tests {
             AdaptationReason::Repeated { rows: 1_000, bytes: 20_480 },
             AdaptationReason::InputEmpty,
             AdaptationReason::Forced,
+            AdaptationReason::PoolUse { used: 60 << 20, limit: 64 << 20 },
+            AdaptationReason::OtherQueries { queries: 1 },
+            AdaptationReason::OtherQueries { queries: 0 },
+            AdaptationReason::Cores { cores: 2 },
         ];
         let of = |because: &AdaptationReason| Adaptation { because: because.clone(), ..divided() };
         let mut lines: Vec<String> = kinds.iter().map(what).chain(reasons.iter().map(|r| because(&of(r)))).collect();
@@ -450,6 +476,7 @@ mod tests {
         the join was not run, nor what was left to run beneath it
         a part of the plan that stands in it 2 times was computed once: Aggregate: groupBy=[[a.k]], aggr=[[sum(a.v)]]
         the query began again, the inputs of its joins as stages
+        1 slot of each operator may take tasks from here on, instead of 4
         1 hot bucket of the aggregate by a.k, a.t was cut into 8 slices and computed in two phases, divided by a.v; a.w first
         2 hot buckets of the window by a.k were cut into 14 slices: row_number, sum of a slice goes on from what the slices before it gave
         1 hot bucket of the window by a.k was cut into 14 slices: sum was computed once for each partition and joined to its rows
@@ -462,6 +489,10 @@ mod tests {
         its 1,000 rows in 20.0 KiB are kept for all who read them
         one of its inputs has no rows
         `adaptive = "force"`
+        60.0 MiB of the memory pool's 64.0 MiB were in use
+        1 other query of the process had tasks at the same time
+        no other query of the process had tasks any more
+        the process might use 2 cores
         the other side turned out to be cheaper to build; the largest bucket has 10,100 rows of both sides, the median one 10,000 (1.0×)
         a build side might not have fit in the memory of a slot; the largest bucket has 10,100 rows of both sides, the median one 10,000 (1.0×)
         adaptive_memory = "off"

@@ -492,7 +492,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
 
 fn any_adaptation() -> impl Strategy<Value = Adaptation> {
     let sizes = || proptest::collection::vec(any::<u64>(), 0..70);
-    let kind = (0_u8..5, "\\PC{0,30}", any::<[u32; 4]>()).prop_map(|(kind, on, n)| match kind {
+    let kind = (0_u8..6, "\\PC{0,30}", any::<[u32; 4]>()).prop_map(|(kind, on, n)| match kind {
         0 => AdaptationKind::DivideJoin {
             on: vec![on],
             units: n[0],
@@ -503,15 +503,19 @@ fn any_adaptation() -> impl Strategy<Value = Adaptation> {
         1 => AdaptationKind::Broadcast { on: vec![on] },
         3 => AdaptationKind::ShareSubplan { what: on, readers: n[0] },
         2 => AdaptationKind::SkipEmpty { on: Vec::new() },
+        4 => AdaptationKind::ChangeSlots { from: n[0], to: n[1] },
         _ => AdaptationKind::RunInStages,
     });
-    let because = (0_u8..6, "\\PC{0,30}", any::<[u64; 2]>(), any::<Option<u64>>()).prop_map(
+    let because = (0_u8..9, "\\PC{0,30}", any::<[u64; 2]>(), any::<Option<u64>>()).prop_map(
         |(because, message, n, expected_rows)| match because {
             0 => AdaptationReason::HotBuckets { largest_rows: n[0], median_rows: n[1] },
             1 => AdaptationReason::BuildSideSmall { rows: n[0], bytes: n[1], expected_rows },
             2 => AdaptationReason::MemoryExhausted { message },
             3 => AdaptationReason::InputEmpty,
             4 => AdaptationReason::Repeated { rows: n[0], bytes: n[1] },
+            5 => AdaptationReason::PoolUse { used: n[0], limit: n[1] },
+            6 => AdaptationReason::OtherQueries { queries: n[0] as u32 },
+            7 => AdaptationReason::Cores { cores: n[0] as u32 },
             _ => AdaptationReason::Forced,
         },
     );

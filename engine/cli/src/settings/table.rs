@@ -211,6 +211,16 @@ pub const SETTINGS: &[Setting] = &[
         in_pipeline: true,
     },
     Setting {
+        name: "adaptive_slots",
+        kind: Kind::Choice(&["on", "off"]),
+        default: "on",
+        doc: "In mid-run, change how many slots take tasks: fewer while the memory pool is nearly full, or while other queries of the process run",
+        flag: None,
+        env: Some("SPARKLET_ADAPTIVE_SLOTS"),
+        group: Group::Engine,
+        in_pipeline: true,
+    },
+    Setting {
         name: "adaptive_share_min_bytes",
         kind: Kind::Size,
         default: "8MiB",

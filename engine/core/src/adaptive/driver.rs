@@ -17,6 +17,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use futures::FutureExt;
 
 use super::boundary::{Boundary, Operator, Reach};
+use super::governor::Governor;
 use super::join::{AdaptiveJoinExec, Resources};
 use super::leaf::{self, ExchangeLeaf, LeafPlanner};
 use super::path::{at_path, replace_at};
@@ -65,6 +66,7 @@ pub(crate) struct Driver {
     boundaries: Vec<Boundary>,
     pub(super) budget: Arc<Budget>,
     pub(super) running: Arc<Running>,
+    pub(super) governor: Option<Arc<Governor>>,
     /// The error by which an attempt without stages ended.
     pub(crate) instead_of: Option<String>,
     /// Inputs of a join that become stages; 2 but in tests of half-staged joins.
@@ -105,13 +107,17 @@ impl Driver {
         };
         let memory = usize::try_from(memory_limit / 100 * MEMORY_PERCENT).unwrap_or(usize::MAX);
         let budget = Budget::new(memory);
+        let governor = settings.slots.then(|| {
+            let pool = Arc::clone(&state.runtime_env().memory_pool);
+            Arc::new(Governor::new(slots, pool, memory_limit, Arc::downgrade(&running)))
+        });
         let mut rules = state.physical_optimizers().to_vec();
         let after = rules.iter().position(|rule| rule.name() == "join_selection").map_or(0, |at| at + 1);
         rules.insert(
             after,
             Arc::new(AdaptiveJoins {
                 settings: settings.clone(),
-                resources: Resources { limits, budget: Arc::clone(&budget) },
+                resources: Resources { limits, budget: Arc::clone(&budget), governor: governor.clone() },
             }),
         );
         let mut config = state.config().clone();
@@ -135,6 +141,7 @@ impl Driver {
             boundaries,
             budget,
             running,
+            governor,
             instead_of: None,
             sides: 2,
             written: Mutex::default(),
@@ -175,6 +182,9 @@ impl Driver {
     pub(crate) async fn run(&self) -> Result<Arc<dyn ExecutionPlan>> {
         let start = Instant::now();
         self.running.begins();
+        if let Some(governor) = &self.governor {
+            governor.begins(start);
+        }
         if let Some(error) = &self.instead_of {
             self.running.adapted(run_in_stages(start, error));
         }

@@ -67,7 +67,8 @@ impl RedividedJoinExec {
             left_slices,
             right_slices,
             build_bytes,
-            resources: Resources { limits: Limits { slots: 1, ..resources.limits }, ..resources },
+            // Its one slot runs within a task of the join above.
+            resources: Resources { limits: Limits { slots: 1, ..resources.limits }, governor: None, ..resources },
             properties: Arc::new(properties),
         })
     }

@@ -309,7 +309,8 @@ impl Driver {
         if parts.iter().any(|part| !same_types(&part.plan, &template)) {
             return Ok(None);
         }
-        let parts = Arc::new(PartsExec::new(template, parts, hot.before, rows, self.slots()));
+        let gate = self.governor.clone().map(|governor| (governor, exchange.id));
+        let parts = Arc::new(PartsExec::new(template, parts, hot.before, rows, self.slots(), gate));
         let force = self.settings.mode == AdaptiveMode::Force;
         self.running.adapted(record::split_groups(start, exchange, packing, kind, parts.number(), self.slots(), force));
         Ok(Some(PartsLeaf::plan(parts, schema)))

@@ -18,6 +18,7 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::statistics::ChildStats;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, StatisticsArgs};
 
+use super::governor::{Gate, Governor};
 use super::grace::{self, RedividedJoinExec};
 use super::inputs::{self, Input};
 use super::slots::{self, Slot, Task, TaskDone, TaskSource};
@@ -55,6 +56,8 @@ pub(crate) struct AdaptiveJoinExec {
 pub(crate) struct Resources {
     pub(crate) limits: Limits,
     pub(crate) budget: Arc<Budget>,
+    /// Says how many slots may have a task; none where all may.
+    pub(crate) governor: Option<Arc<Governor>>,
 }
 
 impl AdaptiveJoinExec {
@@ -137,6 +140,10 @@ impl AdaptiveJoinExec {
             right: self.right.clone(),
             division: Arc::clone(&self.division),
             resources: self.resources.clone(),
+            gate: self.resources.governor.as_ref().map(|governor| {
+                let stage = self.left.exchange.id.max(self.right.exchange.id);
+                governor.gate(stage)
+            }),
             state: Mutex::new(State {
                 tasks: tasks.into_iter().map(|(_, unit, slice)| (unit, slice)).collect(),
                 running: self.division.units.iter().map(|_| None).collect(),
@@ -254,6 +261,7 @@ struct Work {
     right: Input,
     division: Arc<Division>,
     resources: Resources,
+    gate: Option<Gate>,
     state: Mutex<State>,
 }
 
@@ -335,6 +343,10 @@ impl TaskSource for Work {
         }
         add_metrics(plan, metrics);
         state.running[unit] = None;
+    }
+
+    fn gate(&self) -> Option<Gate> {
+        self.gate.clone()
     }
 }
 

@@ -9,6 +9,7 @@ mod clock;
 mod driver;
 #[cfg(test)]
 mod faults;
+mod governor;
 mod grace;
 mod group_stage;
 mod groups;
@@ -152,6 +153,8 @@ pub struct AdaptiveSettings {
     pub memory: bool,
     /// Compute subplans that a query has more than once a single time.
     pub share: bool,
+    /// Change the number of slots while a stage runs.
+    pub slots: bool,
     /// Smallest size of the files that a query reads, in bytes, from which subplans are shared.
     pub share_min_bytes: u64,
     /// Fewest slots for which inputs of large joins are run as stages to look for skew: with two, a hot key of 40 % costs at the most a
@@ -172,6 +175,7 @@ impl Default for AdaptiveSettings {
             skip_empty: true,
             memory: true,
             share: true,
+            slots: true,
             share_min_bytes: 8 << 20,
             min_slots: 4,
             min_rows: 8 << 20,

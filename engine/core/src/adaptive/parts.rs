@@ -17,6 +17,7 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, StatisticsArgs};
 
+use super::governor::{Gate, Governor};
 use super::slots::{self, Slot, Task, TaskDone, TaskSource};
 
 const NAME: &str = "PartsExec";
@@ -55,6 +56,7 @@ impl PartsExec {
         before: Vec<Duration>,
         rows: Option<u64>,
         slots: usize,
+        gate: Option<(Arc<Governor>, usize)>,
     ) -> Self {
         let mut tasks: Vec<(u64, usize, usize)> = Vec::new();
         for (at, part) in parts.iter().enumerate() {
@@ -68,6 +70,7 @@ impl PartsExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
+        let gate = gate.map(|(governor, stage)| governor.gate(stage));
         let plans = parts.iter().map(|part| Arc::clone(&part.plan)).collect();
         let tasks = tasks.into_iter().map(|(_, part, partition)| (part, partition)).collect();
         Self {
@@ -77,7 +80,7 @@ impl PartsExec {
             rows,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
-            queue: Arc::new(Queue { plans, tasks: Mutex::new(tasks) }),
+            queue: Arc::new(Queue { plans, tasks: Mutex::new(tasks), gate }),
             done: Arc::default(),
             settled: AtomicBool::new(false),
             number: slots::number(),
@@ -112,6 +115,8 @@ struct Queue {
     plans: Vec<Arc<dyn ExecutionPlan>>,
     /// (part, partition), in the order in which they are taken.
     tasks: Mutex<VecDeque<(usize, usize)>>,
+    /// Where its slots ask before they take a task.
+    gate: Option<Gate>,
 }
 
 impl TaskSource for Queue {
@@ -122,6 +127,10 @@ impl TaskSource for Queue {
     }
 
     fn ended(&self, _: usize, _: &ExecutionPlanMetricsSet) {}
+
+    fn gate(&self) -> Option<Gate> {
+        self.gate.clone()
+    }
 }
 
 impl DisplayAs for PartsExec {

@@ -131,6 +131,16 @@ pub(super) fn skip_empty(start: Instant, exchange: &Arc<Exchange>, on: Vec<Strin
     of_plan(start, Some(exchange), kind, AdaptationReason::InputEmpty)
 }
 
+/// Another number of slots than before.
+pub(super) fn change_slots(
+    begun: Instant,
+    stage: u32,
+    kind: AdaptationKind,
+    because: AdaptationReason,
+) -> Adaptation {
+    Adaptation { stage, ..of_plan(begun, None, kind, because) }
+}
+
 /// A change of the plan as a whole, after `exchange` was finished: no operator of its own carries it out.
 pub(super) fn of_plan(
     start: Instant,

@@ -13,6 +13,7 @@ use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskCo
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder};
 use futures::{Stream, StreamExt};
 
+use super::governor::{Gate, Pass};
 use crate::cpu;
 
 /// A number for an operator that runs tasks, unique within the process.
@@ -28,6 +29,9 @@ pub(super) trait TaskSource: Send + Sync {
 
     /// A task of `unit` has ended and its stream is gone.
     fn ended(&self, unit: usize, metrics: &ExecutionPlanMetricsSet);
+
+    /// Where its slots ask before they take a task; none where they need not.
+    fn gate(&self) -> Option<Gate>;
 }
 
 /// A task for a slot.
@@ -57,6 +61,7 @@ pub(super) struct Slot {
     rows: Count,
     tasks: Count,
     current: Option<Current>,
+    pass: Pass,
 }
 
 struct Current {
@@ -76,7 +81,8 @@ impl Slot {
     ) -> Self {
         let rows = MetricBuilder::new(metrics).output_rows(slot);
         let tasks = MetricBuilder::new(metrics).counter("tasks", slot);
-        Self { slot, schema, source, context, metrics: metrics.clone(), done, rows, tasks, current: None }
+        let pass = Pass::new(source.gate(), slot);
+        Self { slot, schema, source, context, metrics: metrics.clone(), done, rows, tasks, current: None, pass }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
@@ -85,7 +91,11 @@ impl Slot {
             let current = match &mut self.current {
                 Some(current) => current,
                 none => {
-                    let Some(task) = self.source.take(&self.context)? else { return Poll::Ready(None) };
+                    ready!(self.pass.poll(cx));
+                    let Some(task) = self.source.take(&self.context)? else {
+                        self.pass.leave();
+                        return Poll::Ready(None);
+                    };
                     none.insert(Current { task, cpu: Duration::ZERO, rows_out: 0 })
                 }
             };
@@ -94,6 +104,7 @@ impl Slot {
             match ready!(polled) {
                 Some(Ok(batch)) => {
                     current.rows_out += batch.num_rows() as u64;
+                    self.pass.moved();
                     self.rows.add(batch.num_rows());
                     // Tasks may call a column by another nullability or name.
                     let batch = if batch.schema_ref() == &self.schema {
@@ -110,6 +121,7 @@ impl Slot {
                     };
                     drop(stream);
                     self.source.ended(unit, &self.metrics);
+                    self.pass.ended();
                     self.tasks.add(1);
                     let done = TaskDone { unit, slot: self.slot, cpu, rows_out };
                     self.done.lock().unwrap_or_else(PoisonError::into_inner).push(done);

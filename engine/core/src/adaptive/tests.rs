@@ -8,10 +8,12 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray}
 use arrow::compute::concat_batches;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::catalog::MemTable;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::physical_plan::collect;
+use futures::StreamExt;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use sparklet_history::AdaptationKind;
+use sparklet_history::{AdaptationKind, AdaptationReason};
 
 use super::boundary::Reach;
 use super::driver::{Cuts, Driver};
@@ -387,7 +389,8 @@ async fn a_join_that_does_not_fit_begins_again_in_stages() {
     let query = on.sql(sql, &BTreeMap::new()).await.unwrap().prepare().await.unwrap();
     let rows = sorted(&query.collect().await.unwrap());
     assert_eq!(rows, ["3000000|8999997000000"]);
-    let kinds: Vec<_> = query.adaptations().into_iter().map(|a| a.kind).collect();
+    let mut kinds: Vec<_> = query.adaptations().into_iter().map(|a| a.kind).collect();
+    kinds.retain(|kind| !matches!(kind, AdaptationKind::ChangeSlots { .. }));
     assert!(matches!(kinds[..], [AdaptationKind::RunInStages, AdaptationKind::DivideJoin { .. }]), "{kinds:?}");
     let plan = query.observe();
     assert!(plan.nodes.iter().any(|node| node.operator == "ExchangeReaderExec"), "{plan:#?}");
@@ -417,4 +420,117 @@ async fn a_hot_key_without_memory_keeps_its_filter() {
             assert_eq!(staged(&forced, &sql, 2, 4000).await, rows(&plain, &sql).await, "{sql}");
         }
     }
+}
+
+/// A join of many tasks, whose rows are more than fit between its slots and who reads them.
+const LONG: &str = "SELECT a.k, a.v, b.v AS w FROM l a JOIN l b ON a.k = b.k";
+
+fn long(session: &Session) {
+    let rows = Table((0..3000).map(|i| (Some(i % 200), None, i)).collect());
+    register(session, &[rows, Table(Vec::new()), Table(Vec::new())]);
+}
+
+/// Changes of the number of slots so far.
+fn slot_changes(query: &crate::PreparedQuery) -> Vec<(u32, u32, AdaptationReason)> {
+    let change = |a: sparklet_history::Adaptation| match a.kind {
+        AdaptationKind::ChangeSlots { from, to } => Some((from, to, a.because)),
+        _ => None,
+    };
+    query.adaptations().into_iter().filter_map(change).collect()
+}
+
+/// Fills the session's pool to 97 %.
+fn fill(session: &Session) -> MemoryReservation {
+    let held = MemoryConsumer::new("test").register(&session.context().runtime_env().memory_pool);
+    let memory = session.memory();
+    held.try_grow((memory.limit / 100 * 97 - memory.reserved) as usize).unwrap();
+    held
+}
+
+/// Returns once `done`; what runs goes on meanwhile.
+async fn until(done: impl Fn() -> bool) {
+    let looks = async {
+        while !done() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), looks).await.unwrap();
+}
+
+#[tokio::test]
+async fn slots_change_with_the_memory_pool_while_a_stage_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = session(folder.path(), AdaptiveMode::Off, 4, 64 << 20);
+    let forced = session(folder.path(), AdaptiveMode::Force, 4, 64 << 20);
+    long(&plain);
+    long(&forced);
+    let prepare = async || forced.sql(LONG, &BTreeMap::new()).await.unwrap().prepare().await.unwrap();
+    let by_memory = |change: &(u32, u32, AdaptationReason)| matches!(change.2, AdaptationReason::PoolUse { .. });
+    let query = prepare().await;
+    let mut stream = query.stream().unwrap();
+    let mut batches = vec![stream.next().await.unwrap().unwrap()];
+    let held = fill(&forced);
+    while !slot_changes(&query).iter().any(|change| by_memory(change) && change.1 < change.0) {
+        batches.push(stream.next().await.expect("slots change before the end").unwrap());
+    }
+    drop(held);
+    until(|| slot_changes(&query).iter().any(|change| by_memory(change) && change.1 > change.0)).await;
+    while let Some(batch) = stream.next().await {
+        batches.push(batch.unwrap());
+    }
+    assert_eq!(sorted(&batches), rows(&plain, LONG).await);
+    // Cut off while slots wait.
+    let query = prepare().await;
+    let mut stream = query.stream().unwrap();
+    stream.next().await.unwrap().unwrap();
+    let held = fill(&forced);
+    while slot_changes(&query).is_empty() {
+        stream.next().await.expect("slots change before the end").unwrap();
+    }
+    drop((stream, query, held));
+    until(|| forced.memory().reserved == 0).await;
+}
+
+#[tokio::test]
+async fn two_queries_share_the_slots() {
+    let folder = tempfile::tempdir().unwrap();
+    let slots = std::thread::available_parallelism().map_or(1, usize::from).max(4);
+    let plain = session(folder.path(), AdaptiveMode::Off, slots, 256 << 20);
+    let forced = session(folder.path(), AdaptiveMode::Force, slots, 256 << 20);
+    long(&plain);
+    long(&forced);
+    let prepare = async || forced.sql(LONG, &BTreeMap::new()).await.unwrap().prepare().await.unwrap();
+    let queries = [prepare().await, prepare().await];
+    let mut streams = queries.each_ref().map(|query| query.stream().unwrap());
+    let mut batches = [Vec::new(), Vec::new()];
+    for (stream, batches) in streams.iter_mut().zip(&mut batches) {
+        batches.push(stream.next().await.unwrap().unwrap());
+    }
+    // Both are at work now: the first one finds the other at its next task.
+    for (stream, batches) in streams.iter_mut().zip(&mut batches) {
+        while let Some(batch) = stream.next().await {
+            batches.push(batch.unwrap());
+        }
+    }
+    let expected = rows(&plain, LONG).await;
+    for (query, batches) in queries.iter().zip(&batches) {
+        assert_eq!(sorted(batches), expected);
+        let changes = slot_changes(query);
+        let shared = |(from, to, because): &(u32, u32, AdaptationReason)| {
+            to < from && matches!(because, AdaptationReason::OtherQueries { queries: 1.. })
+        };
+        assert!(changes.iter().any(shared), "{changes:?}");
+    }
+    let off = Session::new(SessionConfig {
+        slots: Some(slots),
+        spill_dir: folder.path().to_owned(),
+        adaptive: AdaptiveSettings { mode: AdaptiveMode::Force, slots: false, ..AdaptiveSettings::default() },
+        ..SessionConfig::default()
+    })
+    .unwrap();
+    long(&off);
+    let query = off.sql(LONG, &BTreeMap::new()).await.unwrap().prepare().await.unwrap();
+    let _held = fill(&off);
+    assert_eq!(sorted(&query.collect().await.unwrap()), expected);
+    assert!(slot_changes(&query).is_empty());
 }

@@ -49,6 +49,7 @@ pub(crate) fn settings(top: &Section<'_, '_>) -> (BTreeMap<String, String>, Opti
         "adaptive_skip_empty",
         "adaptive_memory",
         "adaptive_share",
+        "adaptive_slots",
     ] {
         switch(&section, rule, &[("on", ()), ("off", ())]);
     }
