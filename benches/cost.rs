@@ -82,6 +82,7 @@ fn step(run: u64, number: u64, operators: u64) -> StepRecord {
         decisions: Vec::new(),
         choice: None,
         adaptations: Vec::new(),
+        keys: Vec::new(),
         functions: Vec::new(),
         error: None,
     }

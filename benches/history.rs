@@ -123,6 +123,7 @@ fn record(track: Track, n: u64) -> RunRecord {
         decisions: Vec::new(),
         choice: None,
         adaptations: Vec::new(),
+        keys: Vec::new(),
         functions: Vec::new(),
         error: None,
     });

@@ -20,6 +20,12 @@ pub fn hash_values(record: &mut RunRecord, texts: &mut CanonicalTexts) {
         for node in step.plan.iter_mut().flat_map(|plan| &mut plan.nodes) {
             hash(&mut node.detail);
         }
+        step.keys
+            .iter_mut()
+            .flat_map(|key| &mut key.heavy)
+            .filter_map(|heavy| heavy.key.as_mut())
+            .flatten()
+            .for_each(hash);
         for adaptation in &mut step.adaptations {
             adaptation.hot_keys.iter_mut().filter_map(|hot| hot.key.as_mut()).flatten().for_each(hash);
             if let AdaptationReason::MemoryExhausted { message } = &mut adaptation.because {

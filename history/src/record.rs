@@ -291,11 +291,43 @@ pub struct StepRecord {
     /// What was changed while it ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adaptations: Vec<Adaptation>,
+    /// What was measured of keys while it ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<KeyRecord>,
     /// User functions that were called.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub functions: Vec<FunctionRecord>,
     /// Why it failed, if it did.
     pub error: Option<ErrorRecord>,
+}
+
+/// What was measured of the keys by which rows were divided, where these are plain columns of one source. The rows may be those of a filter or
+/// of a join over the source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// Identity of the source, as fingerprints name it.
+    pub source: String,
+    /// Its name.
+    pub table: String,
+    /// Columns, in order of their names.
+    pub columns: Vec<String>,
+    /// Rows that were seen.
+    pub rows: u64,
+    /// Rows in which a column is NULL.
+    pub null_rows: u64,
+    /// Estimated number of distinct keys.
+    pub distinct: u64,
+    /// Keys that a hundredth of the rows have, or more; the heaviest first.
+    pub heavy: Vec<HeavyKey>,
+}
+
+/// A key that many rows have.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeavyKey {
+    /// Values of the key columns as text, where known.
+    pub key: Option<Vec<String>>,
+    /// Estimated share of the rows, 0 to 1.
+    pub share: f64,
 }
 
 /// What was counted of the calls of one user function in a step.
@@ -596,6 +628,16 @@ pub enum AdaptationKind {
         /// From then on.
         to: u32,
     },
+    /// The inputs of an operator ran first, for the sake of a heavy key that was known.
+    BeginWithSplit {
+        /// The operator and its keys.
+        what: String,
+    },
+    /// The inputs of an operator did not run first, though it is large: it is known that no key is heavy.
+    LeaveOut {
+        /// The operator and its keys.
+        what: String,
+    },
 }
 
 /// Why the hot groups of an aggregate, or the hot partitions of a window, stay whole.
@@ -704,6 +746,20 @@ pub enum AdaptationReason {
     Cores {
         /// Their number.
         cores: u32,
+    },
+    /// An earlier run has found a heavy key.
+    KnownKey {
+        /// The run.
+        run: RunId,
+        /// The columns with their table.
+        columns: Vec<String>,
+        /// Share of the rows that have the key.
+        percent: u32,
+    },
+    /// An earlier run has found none.
+    NoKnownKey {
+        /// The run.
+        run: RunId,
     },
 }
 

@@ -296,3 +296,80 @@ fn hot_groups_and_partitions_are_cut_and_others_say_why_not() {
     let text = place.ok(&["report", "last"]).out;
     assert!(text.contains("left whole"), "{text}");
 }
+
+/// What one run measures of keys, the next one begins with.
+#[test]
+fn heavy_keys_are_known_in_the_next_run() {
+    let place = Place::new();
+    place.write("p/in/none", "");
+    for copy in [
+        "COPY (SELECT CASE WHEN value % 5 < 3 THEN 7 ELSE value % 200000 END AS k, value % 200000 AS e, value AS v \
+         FROM range(0, 600000)) TO 'p/in/facts.parquet'",
+        "COPY (SELECT value AS k, value * 2 AS w FROM range(0, 200000)) TO 'p/in/dims.parquet'",
+    ] {
+        place.ok(&["sql", "--learning", "off", "-c", copy]);
+    }
+    let step = |name: &str, key: &str| {
+        format!(
+            "[[step]]\nname = \"{name}\"\noutput = {{ path = \"out/{name}.csv\" }}\n\
+             query = \"SELECT count(*) AS n, sum(f.v) AS s, max(d.w) AS w FROM facts f FULL JOIN dims d ON f.{key} = d.k\"\n"
+        )
+    };
+    place.write(
+        "p/pipeline.toml",
+        format!(
+            "name = \"p\"\n[settings]\nslots = 4\n[sources.facts]\npath = \"in/facts.parquet\"\n\
+             [sources.dims]\npath = \"in/dims.parquet\"\n{}{}",
+            step("skewed", "k"),
+            step("even", "e")
+        ),
+    );
+    let run = |more: &[&str]| {
+        place.ok(&[&["run", "p"], more].concat());
+        let (json, text) = report(&place);
+        let id = json["run"]["id"].as_str().unwrap().to_owned();
+        let rows = ["p/out/skewed.csv", "p/out/even.csv"].map(|file| fs::read_to_string(place.path(file)).unwrap());
+        (id, json["run"]["steps"].clone(), rows, text.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    let kinds = |step: &Value| -> Vec<String> {
+        let changes = step["adaptations"].as_array().cloned().unwrap_or_default();
+        let kinds = changes.iter().map(|change| change["kind"]["type"].as_str().unwrap().to_owned());
+        kinds.filter(|kind| kind != "change_slots").collect()
+    };
+    // Nothing is known: too few rows to look for heavy keys.
+    let (_, steps, plain, _) = run(&[]);
+    assert!(kinds(&steps[0]).is_empty() && kinds(&steps[1]).is_empty(), "{steps:#}");
+    let looks = ["--set", "adaptive_min_rows=1000"];
+    let (first, steps, rows, _) = run(&looks);
+    assert_eq!(rows, plain);
+    assert_eq!(kinds(&steps[0]), ["divide_join"], "{steps:#}");
+    let keys = steps[0]["keys"].as_array().unwrap();
+    let facts = keys.iter().find(|key| key["table"] == "facts").unwrap_or_else(|| panic!("{keys:#?}"));
+    assert_eq!((&facts["columns"][0], facts["rows"].as_u64()), (&Value::from("k"), Some(600_000)));
+    assert_eq!(facts["heavy"][0]["key"][0], "7", "{facts:#}");
+    assert_eq!(steps[1]["keys"].as_array().unwrap().len(), 2);
+    // As few rows as before, but now it is known that a key is heavy.
+    let (_, steps, rows, text) = run(&[]);
+    assert_eq!(rows, plain);
+    assert_eq!(kinds(&steps[0]), ["begin_with_split", "divide_join"], "{steps:#}");
+    assert!(steps[0]["adaptations"][1]["kind"]["split_buckets"].as_u64().unwrap() > 0, "{steps:#}");
+    assert!(kinds(&steps[1]).is_empty(), "{steps:#}");
+    assert!(text.contains(&format!("known from run {first}")), "{text}");
+    let explained = place.ok(&["explain", "p", "skewed"]).out;
+    assert!(explained.contains("a heavy key known from run"), "{explained}");
+    // Where none is heavy nothing is looked for.
+    let (_, steps, rows, text) = run(&looks);
+    assert_eq!(rows, plain);
+    assert_eq!(
+        (kinds(&steps[0]), kinds(&steps[1])),
+        (vec!["divide_join".to_owned()], vec!["leave_out".to_owned()]),
+        "{steps:#}"
+    );
+    assert!(text.contains("found no heavy key"), "{text}");
+    let explained = place.ok(&[&["explain", "p", "even"], &looks[..]].concat()).out;
+    assert!(explained.contains("what they would look for is known"), "{explained}");
+    // It can be switched off.
+    let (_, steps, rows, _) = run(&["--set", "adaptive_known_keys=off"]);
+    assert_eq!(rows, plain);
+    assert!(kinds(&steps[0]).is_empty(), "{steps:#}");
+}

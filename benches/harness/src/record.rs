@@ -55,6 +55,7 @@ impl Trace {
             }),
             plan: Some(observed.plan),
             adaptations: prepared.adaptations(),
+            keys: prepared.keys(),
             functions: Vec::new(),
             error: None,
         });

@@ -15,11 +15,11 @@ use datafusion::physical_plan::EmptyRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{Stream, TryStreamExt};
-use sparklet_history::{Adaptation, ChoiceRecord, Decision, FunctionRecord, PlanRecord, Whole};
+use sparklet_history::{Adaptation, ChoiceRecord, Decision, FunctionRecord, KeyRecord, PlanRecord, Whole};
 use sparklet_optimizer::decision_of;
 use sparklet_sandbox::Scope;
 
-use crate::adaptive::{self, AdaptiveMode, Driver, Running, Uncut};
+use crate::adaptive::{self, AdaptiveMode, Driver, KnownKeys, Running, Uncut};
 use crate::error::{Error, ErrorKind, Result};
 use crate::functions;
 use crate::observe::{self, Observed};
@@ -93,9 +93,10 @@ impl DataFrame {
         let planning::Planned { state, logical, physical, choice, before, fallback } =
             planned.map_err(|e| self.session.explain(e))?;
         let running = Running::of(Arc::clone(&physical));
+        let known = Arc::new(KnownKeys::of(&self.session, self.step.as_deref()));
         let driver = match self.keeps_plan {
             true => None,
-            false => adaptive::driver(&self.session, &state, &logical, &physical, &running),
+            false => adaptive::driver(&self.session, &state, &logical, &physical, &running, &known),
         };
         let adaptive = self.session.adaptive();
         let uncut = match adaptive.mode {
@@ -115,6 +116,7 @@ impl DataFrame {
             progress: Arc::new(Progress::of(Arc::clone(&running), total_bytes)),
             running,
             driver,
+            known,
             task_context: state.task_ctx(),
             session: self.session.clone(),
             ended: Arc::new(AtomicBool::new(false)),
@@ -156,6 +158,8 @@ pub struct PreparedQuery {
     /// Runs it in stages; none where the plan is run as it is.
     driver: Option<Arc<Driver>>,
     running: Arc<Running>,
+    /// What earlier runs have found of keys.
+    known: Arc<KnownKeys>,
     ended: Arc<AtomicBool>,
     keeps_plan: bool,
     /// What the user functions in it share; none where there are none.
@@ -280,6 +284,7 @@ impl PreparedQuery {
             driver: self.driver.clone(),
             task_context: Arc::clone(&self.task_context),
             running: Arc::clone(&self.running),
+            known: Arc::clone(&self.known),
             may_retry: !self.keeps_plan && adaptive.mode == AdaptiveMode::On && adaptive.memory,
         }
     }
@@ -315,6 +320,11 @@ impl PreparedQuery {
     /// What was changed in mid-run, so far.
     pub fn adaptations(&self) -> Vec<Adaptation> {
         self.running.adaptations()
+    }
+
+    /// What was measured of the keys of sources, so far.
+    pub fn keys(&self) -> Vec<KeyRecord> {
+        self.running.keys()
     }
 
     /// True if nothing of it changes while it runs; see [`DataFrame::keep_plan`].
@@ -374,6 +384,7 @@ struct Attempt {
     driver: Option<Arc<Driver>>,
     task_context: Arc<TaskContext>,
     running: Arc<Running>,
+    known: Arc<KnownKeys>,
     /// Runs again, the inputs of all its joins as stages, where it runs out of memory before it has given a row.
     may_retry: bool,
 }
@@ -382,7 +393,7 @@ impl Attempt {
     /// The same with the default plan.
     fn with(&self, default: &Fallback) -> Self {
         let (logical, plan) = (default.logical.clone(), Arc::clone(&default.physical));
-        let driver = adaptive::driver(&self.session, &default.state, &logical, &plan, &self.running);
+        let driver = adaptive::driver(&self.session, &default.state, &logical, &plan, &self.running, &self.known);
         Self {
             session: self.session.clone(),
             logical,
@@ -392,13 +403,14 @@ impl Attempt {
             driver,
             task_context: Arc::clone(&self.task_context),
             running: Arc::clone(&self.running),
+            known: Arc::clone(&self.known),
             may_retry: self.may_retry,
         }
     }
 
     /// Runs the plan, in stages where there are any.
     fn start(self) -> datafusion::error::Result<SendableRecordBatchStream> {
-        let Self { session, logical, physical, plan, schema, driver, task_context, running, may_retry } = self;
+        let Self { session, logical, physical, plan, schema, driver, task_context, running, may_retry, .. } = self;
         *physical.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&plan);
         running.set(Arc::clone(&plan));
         let may_retry = may_retry && !plan.children().is_empty();

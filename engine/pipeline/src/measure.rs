@@ -90,6 +90,7 @@ pub fn unmeasured(name: &str, outcome: Outcome) -> StepRecord {
         decisions: Vec::new(),
         choice: None,
         adaptations: Vec::new(),
+        keys: Vec::new(),
         functions: Vec::new(),
         error: None,
     }

@@ -95,13 +95,13 @@ pub(crate) async fn run_step(running: &mut Running<'_>, job: &Job<'_>) -> StepRe
     }
     let functions = trace.query.as_ref().map(|query| query.functions()).unwrap_or_default();
     let query = trace.query.take();
-    let (plan, decisions, adaptations) = match &query {
+    let (plan, decisions, adaptations, keys) = match &query {
         Some(query) => {
             let observed = query.observe_with_texts();
             running.texts.extend(observed.texts);
-            (Some(observed.plan), query.decisions().to_vec(), query.adaptations())
+            (Some(observed.plan), query.decisions().to_vec(), query.adaptations(), query.keys())
         }
-        None => (None, Vec::new(), Vec::new()),
+        None => (None, Vec::new(), Vec::new(), Vec::new()),
     };
     let (outcome, error) = match published {
         Ok(None) => (Outcome::Succeeded, None),
@@ -144,6 +144,7 @@ pub(crate) async fn run_step(running: &mut Running<'_>, job: &Job<'_>) -> StepRe
         decisions,
         choice,
         adaptations,
+        keys,
         functions,
         error,
     }

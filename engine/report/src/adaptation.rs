@@ -119,8 +119,8 @@ pub(crate) fn predicted_gain(adaptation: &Adaptation) -> Option<f64> {
 
 /// True if it was worth it, as far as anybody expected; one that was only forced is not, unless it also helps.
 pub(crate) fn matters(adaptation: &Adaptation) -> bool {
-    // Slots come and go; the plan stays.
-    if matches!(adaptation.kind, AdaptationKind::ChangeSlots { .. }) {
+    // Slots come and go, the plan stays; so it does where nothing was cut.
+    if matches!(adaptation.kind, AdaptationKind::ChangeSlots { .. } | AdaptationKind::LeaveOut { .. }) {
         return false;
     }
     adaptation.because != AdaptationReason::Forced || predicted_gain(adaptation).is_some_and(|g| g >= ADAPTATION_GAIN)
@@ -153,6 +153,7 @@ pub(crate) fn switch(adaptation: &Adaptation) -> &'static str {
         }
         (AdaptationKind::RunInStages, _) => "adaptive_memory = \"off\"",
         (AdaptationKind::ChangeSlots { .. }, _) => "adaptive_slots = \"off\"",
+        (AdaptationKind::BeginWithSplit { .. } | AdaptationKind::LeaveOut { .. }, _) => "adaptive_known_keys = \"off\"",
     }
 }
 
@@ -222,6 +223,12 @@ fn what(kind: &AdaptationKind) -> String {
             plural(u64::from(*to), "slot", "slots"),
             count(u64::from(*from))
         ),
+        AdaptationKind::BeginWithSplit { what } => {
+            format!("the inputs of the {} ran first, to be cut by a heavy key that was known", safe(&short(what)))
+        }
+        AdaptationKind::LeaveOut { what } => {
+            format!("the inputs of the {} did not run first: there is no heavy key to look for", safe(&short(what)))
+        }
         AdaptationKind::RunInStages => "the query began again, the inputs of its joins as stages".to_owned(),
     }
 }
@@ -339,6 +346,11 @@ fn because(adaptation: &Adaptation) -> String {
             "{} of the process had tasks at the same time",
             plural(u64::from(*queries), "other query", "other queries")
         ),
+        AdaptationReason::KnownKey { run, columns, percent } => format!(
+            "known from run {run}: one key had {percent} % of the rows by {}",
+            safe(&short(&columns.join(", ")))
+        ),
+        AdaptationReason::NoKnownKey { run } => format!("known from run {run}, which kept them and found no heavy key"),
         AdaptationReason::Cores { cores } => {
             format!("the process might use {}", plural(u64::from(*cores), "core", "cores"))
         }
@@ -424,6 +436,8 @@ mod tests {
             },
             AdaptationKind::RunInStages,
             AdaptationKind::ChangeSlots { from: 4, to: 1 },
+            AdaptationKind::BeginWithSplit { what: "join on a.k = b.k".to_owned() },
+            AdaptationKind::LeaveOut { what: "window by a.k".to_owned() },
             AdaptationKind::SplitGroups {
                 by: vec!["a.k".to_owned(), "a.t".to_owned()],
                 distinct: vec!["a.v".to_owned(), "a.w".to_owned()],
@@ -445,6 +459,7 @@ mod tests {
                 slices: 14,
             },
         ];
+        let run = crate::fixture::record().id;
         let reasons = [
             AdaptationReason::HotBuckets { largest_rows: 420_000, median_rows: 10_000 },
             AdaptationReason::HotBuckets { largest_rows: 420_000, median_rows: 0 },
@@ -459,6 +474,8 @@ mod tests {
             AdaptationReason::OtherQueries { queries: 1 },
             AdaptationReason::OtherQueries { queries: 0 },
             AdaptationReason::Cores { cores: 2 },
+            AdaptationReason::KnownKey { run: run.clone(), columns: vec!["a.k".to_owned()], percent: 40 },
+            AdaptationReason::NoKnownKey { run },
         ];
         let of = |because: &AdaptationReason| Adaptation { because: because.clone(), ..divided() };
         let mut lines: Vec<String> = kinds.iter().map(what).chain(reasons.iter().map(|r| because(&of(r)))).collect();
@@ -477,6 +494,8 @@ mod tests {
         a part of the plan that stands in it 2 times was computed once: Aggregate: groupBy=[[a.k]], aggr=[[sum(a.v)]]
         the query began again, the inputs of its joins as stages
         1 slot of each operator may take tasks from here on, instead of 4
+        the inputs of the join on a.k = b.k ran first, to be cut by a heavy key that was known
+        the inputs of the window by a.k did not run first: there is no heavy key to look for
         1 hot bucket of the aggregate by a.k, a.t was cut into 8 slices and computed in two phases, divided by a.v; a.w first
         2 hot buckets of the window by a.k were cut into 14 slices: row_number, sum of a slice goes on from what the slices before it gave
         1 hot bucket of the window by a.k was cut into 14 slices: sum was computed once for each partition and joined to its rows
@@ -493,6 +512,8 @@ mod tests {
         1 other query of the process had tasks at the same time
         no other query of the process had tasks any more
         the process might use 2 cores
+        known from run a100000000: one key had 40 % of the rows by a.k
+        known from run a100000000, which kept them and found no heavy key
         the other side turned out to be cheaper to build; the largest bucket has 10,100 rows of both sides, the median one 10,000 (1.0×)
         a build side might not have fit in the memory of a slot; the largest bucket has 10,100 rows of both sides, the median one 10,000 (1.0×)
         adaptive_memory = "off"

@@ -89,6 +89,7 @@ pub(crate) fn step(name: &str, wall_us: u64, rows: u64) -> StepRecord {
         }],
         choice: None,
         adaptations: Vec::new(),
+        keys: Vec::new(),
         functions: Vec::new(),
         error: None,
     }

@@ -99,6 +99,7 @@ pub(crate) fn run(n: u64, shape: Shape) -> RunRecord {
         }],
         choice: None,
         adaptations: Vec::new(),
+        keys: Vec::new(),
         functions: Vec::new(),
         error: None,
     };

@@ -110,6 +110,7 @@ pub fn run(arguments: &Arguments, look: &LookFlags, world: &World, console: &mut
     let stages = match query.keeps_plan() {
         true => Stages::none_for_good(query.session().adaptive()),
         false => Stages::new(query.boundaries(), &observed.plan, query.session().adaptive(), query.session().slots())
+            .with_left_out(&query.adaptations())
             .with_whole(&query.uncut()),
     };
     let choice = query.choice();

@@ -211,6 +211,16 @@ pub const SETTINGS: &[Setting] = &[
         in_pipeline: true,
     },
     Setting {
+        name: "adaptive_known_keys",
+        kind: Kind::Choice(&["on", "off"]),
+        default: "on",
+        doc: "Use what earlier runs have measured of keys: begin with the split where one is heavy, do not look where none is",
+        flag: None,
+        env: Some("SPARKLET_ADAPTIVE_KNOWN_KEYS"),
+        group: Group::Engine,
+        in_pipeline: true,
+    },
+    Setting {
         name: "adaptive_slots",
         kind: Kind::Choice(&["on", "off"]),
         default: "on",

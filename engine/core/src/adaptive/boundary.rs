@@ -14,8 +14,10 @@ use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
 use datafusion::physical_plan::statistics::StatisticsContext;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs};
+use sparklet_history::RunId;
 use sparklet_optimizer::{SourceNames, fingerprint_logical, fingerprint_physical};
 
+use super::known::{self, Heavy, KnownKeys, Lesson, SourceKey};
 use super::{AdaptiveMode, AdaptiveSettings, groups, windows};
 use crate::exchange::Size;
 use crate::observe::scanned_bytes;
@@ -28,6 +30,27 @@ pub(crate) struct Boundary {
     pub(crate) path: Vec<usize>,
     /// Rows that DataFusion expects of all inputs together, where it says.
     pub(crate) expected_rows: Option<u64>,
+    /// The operator and the heavy key for whose sake alone it is cut.
+    pub(crate) known: Option<(String, Heavy)>,
+}
+
+/// Where to cut, and where not for what is known.
+#[derive(Debug, Default)]
+pub(crate) struct Cutting {
+    /// Inner joins first.
+    pub(crate) boundaries: Vec<Boundary>,
+    /// Operators that would be cut if it was not known from a run that no key is heavy.
+    pub(crate) left_out: Vec<(String, RunId)>,
+}
+
+/// What a search for boundaries goes by.
+#[derive(Clone, Copy)]
+pub(crate) struct Look<'a> {
+    pub(crate) settings: &'a AdaptiveSettings,
+    pub(crate) build_bytes_limit: u64,
+    pub(crate) reach: Reach,
+    pub(crate) slots: usize,
+    pub(crate) known: &'a KnownKeys,
 }
 
 /// What a boundary is below of.
@@ -50,29 +73,18 @@ pub(crate) enum Reach {
 /// Bytes of files below a join of unknown size that count as one row.
 const BYTES_A_ROW: u64 = 24;
 
-/// The boundaries of a plan, inner joins first; empty where there is nothing to gain.
+/// The boundaries of a plan; none where there is nothing to gain.
 pub(crate) fn find(
     logical: &LogicalPlan,
     physical: &Arc<dyn ExecutionPlan>,
     sources: &dyn SourceNames,
-    settings: &AdaptiveSettings,
-    build_bytes_limit: u64,
-    reach: Reach,
-    slots: usize,
-) -> Vec<Boundary> {
-    let mut search = Search {
-        settings,
-        build_bytes_limit,
-        reach,
-        slots,
-        at: 0,
-        found: Vec::new(),
-        grouped: Vec::new(),
-        statistics: StatisticsContext::new(),
-    };
+    look: &Look<'_>,
+) -> Cutting {
+    let mut search =
+        Search { look, at: 0, found: Vec::new(), grouped: Vec::new(), statistics: StatisticsContext::new() };
     search.visit(physical, false);
     if search.found.is_empty() && search.grouped.is_empty() {
-        return Vec::new();
+        return Cutting::default();
     }
     let grouped = search.grouped;
     // The link between the two plans: a join has the same fingerprint in both. One over a source that nobody knows has none; its keys
@@ -82,12 +94,12 @@ pub(crate) fn find(
     let mut by_names = HashMap::new();
     for found in search.found {
         match identities.get(found.at).copied().flatten() {
-            Some(identity) => by_identity.insert(identity.fingerprint, found.rows),
-            None => by_names.insert(found.names, found.rows),
+            Some(identity) => by_identity.insert(identity.fingerprint, found.worth),
+            None => by_names.insert(found.names, found.worth),
         };
     }
     let identities = fingerprint_logical(logical, sources).nodes;
-    let mut boundaries = Vec::new();
+    let Cutting { mut boundaries, mut left_out } = Cutting::default();
     let mut path = Vec::new();
     let mut at = 0;
     walk(logical, &mut at, &mut path, &mut |node, at, path| {
@@ -100,8 +112,17 @@ pub(crate) fn find(
         };
         if let Some(keys) = group_names(node).filter(|_| operator != Operator::Join) {
             let same = grouped.iter().filter(|found| found.operator == operator && found.keys == keys);
-            if let Some(rows) = same.map(|found| found.rows).max() {
-                boundaries.push(Boundary { operator, path: path.to_vec(), expected_rows: rows });
+            if let Some(worth) = same.map(|found| found.worth).max_by_key(|worth| worth.rows) {
+                let inputs = [source_key(node.inputs().first(), &group_keys(node), sources)];
+                let name = if operator == Operator::Window { "window" } else { "aggregate" };
+                match judge(worth, &inputs, look) {
+                    Verdict::Cut { known } => {
+                        let known = known.map(|heavy| (format!("{name} by {}", keys.join(", ")), heavy));
+                        boundaries.push(Boundary { operator, path: path.to_vec(), expected_rows: worth.rows, known });
+                    }
+                    Verdict::LeaveOut(run) => left_out.push((format!("{name} by {}", keys.join(", ")), run)),
+                    Verdict::Leave => {}
+                }
             }
         }
         let LogicalPlan::Join(join) = node else { return };
@@ -111,13 +132,58 @@ pub(crate) fn find(
             Some(identity) => by_identity.get(&identity.fingerprint),
             None => by_names.get(&names),
         };
-        if let Some(&expected_rows) = wanted {
-            boundaries.push(Boundary { operator: Operator::Join, path: path.to_vec(), expected_rows });
+        let Some(&worth) = wanted else { return };
+        let (left, right): (Vec<Expr>, Vec<Expr>) = join.on.iter().cloned().unzip();
+        let inputs = [
+            source_key(Some(&join.left.as_ref()), &left, sources),
+            source_key(Some(&join.right.as_ref()), &right, sources),
+        ];
+        let what = || {
+            let on: Vec<String> = join.on.iter().map(|(l, r)| format!("{l} = {r}")).collect();
+            format!("join on {}", on.join(" and "))
+        };
+        match judge(worth, &inputs, look) {
+            Verdict::Cut { known } => {
+                let known = known.map(|heavy| (what(), heavy));
+                let (operator, expected_rows) = (Operator::Join, worth.rows);
+                boundaries.push(Boundary { operator, path: path.to_vec(), expected_rows, known });
+            }
+            Verdict::LeaveOut(run) => left_out.push((what(), run)),
+            Verdict::Leave => {}
         }
     });
     // Inner ones first; of two side by side the left one.
     boundaries.sort_by_key(|b| std::cmp::Reverse(b.path.len()));
-    boundaries
+    Cutting { boundaries, left_out }
+}
+
+fn source_key(input: Option<&&LogicalPlan>, keys: &[Expr], sources: &dyn SourceNames) -> Option<SourceKey> {
+    known::source_key(input?, keys, sources)
+}
+
+/// What becomes of an operator that can be cut.
+enum Verdict {
+    /// Its inputs run first; `known`: for the sake of this key alone.
+    Cut {
+        known: Option<Heavy>,
+    },
+    /// It would be cut, but a run has found that no key is heavy.
+    LeaveOut(RunId),
+    Leave,
+}
+
+/// What is to be done with an operator of this `worth`, whose inputs are divided by `keys`.
+fn judge(worth: Worth, keys: &[Option<SourceKey>], look: &Look<'_>) -> Verdict {
+    let cut = Verdict::Cut { known: None };
+    if worth.always {
+        return cut;
+    }
+    match look.known.lesson(keys, look.slots) {
+        Lesson::Heavy(heavy) if worth.splits && !worth.looks => Verdict::Cut { known: Some(heavy) },
+        Lesson::Even(run) if worth.looks && worth.rows.is_some() => Verdict::LeaveOut(run),
+        _ if worth.looks => cut,
+        _ => Verdict::Leave,
+    }
 }
 
 /// Names of the key columns of a join, sides left out of account.
@@ -135,12 +201,22 @@ fn key_names(join: &Join) -> Option<KeyNames> {
 
 /// Names of the columns by which an aggregate or a window groups.
 fn group_names(node: &LogicalPlan) -> Option<Vec<String>> {
-    let keys = match node {
+    match node {
+        LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) => group_columns(group_keys(node)),
+        _ => None,
+    }
+}
+
+/// Expressions by which an aggregate or a window that can be cut groups.
+fn group_keys(node: &LogicalPlan) -> Vec<Expr> {
+    match node {
         LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.clone(),
-        LogicalPlan::Window(window) => windows::recognise(window)?.ok()?.by,
-        _ => return None,
-    };
-    group_columns(keys)
+        LogicalPlan::Window(window) => match windows::recognise(window) {
+            Some(Ok(divided)) => divided.by,
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
 }
 
 /// Names of the columns that `keys` are, in order; none where one is no column.
@@ -185,8 +261,20 @@ struct Found {
     /// Its position in pre-order.
     at: usize,
     names: KeyNames,
-    /// Expected rows of both sides.
+    worth: Worth,
+}
+
+/// What there is to gain where an operator is cut.
+#[derive(Debug, Clone, Copy)]
+struct Worth {
+    /// Expected rows of its inputs.
     rows: Option<u64>,
+    /// It is cut, whatever is known of its keys.
+    always: bool,
+    /// It is large enough to look for heavy keys.
+    looks: bool,
+    /// Heavy keys are split.
+    splits: bool,
 }
 
 /// An aggregate with distinct arguments, or a window, of the physical plan.
@@ -194,8 +282,7 @@ struct Grouped {
     operator: Operator,
     /// Names of the columns by which it groups.
     keys: Vec<String>,
-    /// Expected rows of its input.
-    rows: Option<u64>,
+    worth: Worth,
 }
 
 fn names_of(join: &HashJoinExec) -> KeyNames {
@@ -207,10 +294,7 @@ fn names_of(join: &HashJoinExec) -> KeyNames {
 }
 
 struct Search<'a> {
-    settings: &'a AdaptiveSettings,
-    build_bytes_limit: u64,
-    reach: Reach,
-    slots: usize,
+    look: &'a Look<'a>,
     /// Position of the next node in pre-order.
     at: usize,
     found: Vec<Found>,
@@ -236,8 +320,8 @@ impl Search<'_> {
             plan.is::<GlobalLimitExec>() || plan.is::<LocalLimitExec>() || (plan.fetch().is_some() && !blocking);
         let below = (limited || limits) && !blocking;
         if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
-            if !limited && let Some(rows) = self.worth_it(join) {
-                self.found.push(Found { at: own, names: names_of(join), rows });
+            if !limited && let Some(worth) = self.worth_it(join) {
+                self.found.push(Found { at: own, names: names_of(join), worth });
             }
             self.visit(join.left(), false);
             self.visit(join.right(), below);
@@ -265,34 +349,37 @@ impl Search<'_> {
             }
             let keys: Vec<PhysicalExprRef> =
                 aggregate.group_expr().expr().iter().map(|(key, _)| Arc::clone(key)).collect();
-            (Operator::Aggregate, keys, self.settings.split_groups)
+            (Operator::Aggregate, keys, self.look.settings.split_groups)
         } else {
             let functions = match (plan.downcast_ref::<BoundedWindowAggExec>(), plan.downcast_ref::<WindowAggExec>()) {
                 (Some(window), _) => window.window_expr(),
                 (_, Some(window)) => window.window_expr(),
                 _ => return None,
             };
-            (Operator::Window, functions.first()?.partition_by().to_vec(), self.settings.split_windows && !limited)
+            (Operator::Window, functions.first()?.partition_by().to_vec(), self.look.settings.split_windows && !limited)
         };
         let mut keys = keys.iter().map(column_name).collect::<Option<Vec<_>>>()?;
         keys.sort_unstable();
         let input = plan.children().into_iter().next()?;
         let rows = self.rows(input);
         let expected = rows.unwrap_or_else(|| scanned_bytes(input) / BYTES_A_ROW);
-        let large = expected >= self.settings.min_rows && self.slots >= self.settings.min_slots;
-        let force = self.settings.mode == AdaptiveMode::Force;
-        (enabled && (force || (large && self.reach == Reach::Worthwhile))).then_some(Grouped { operator, keys, rows })
+        let Look { settings, reach, slots, known, .. } = *self.look;
+        let looks = expected >= settings.min_rows && slots >= settings.min_slots && reach == Reach::Worthwhile;
+        let splits = !known.is_empty() && reach == Reach::Worthwhile;
+        let worth = Worth { rows, always: settings.mode == AdaptiveMode::Force, looks, splits };
+        (enabled && (worth.always || looks || splits)).then_some(Grouped { operator, keys, worth })
     }
 
-    /// Expected rows of both sides, if the inputs of `join` should be stages.
-    fn worth_it(&mut self, join: &HashJoinExec) -> Option<Option<u64>> {
+    /// What there is to gain if the inputs of `join` are stages.
+    fn worth_it(&mut self, join: &HashJoinExec) -> Option<Worth> {
         if join.null_aware {
             return None;
         }
         let (left, right) = (self.rows(join.left()), self.rows(join.right()));
         let known = left.zip(right).map(|(left, right)| left + right);
-        if self.reach == Reach::EveryJoin {
-            return Some(known);
+        let worth = Worth { rows: known, always: true, looks: true, splits: true };
+        if self.look.reach == Reach::EveryJoin {
+            return Some(worth);
         }
         if *join.partition_mode() != PartitionMode::Partitioned {
             return None;
@@ -301,11 +388,13 @@ impl Search<'_> {
             rows.unwrap_or_else(|| scanned_bytes(side) / BYTES_A_ROW)
         };
         let (left_rows, right_rows) = (rows(left, join.left()), rows(right, join.right()));
-        let large = left_rows + right_rows >= self.settings.min_rows
-            && self.slots >= self.settings.min_slots
-            && (self.settings.split_skew || self.settings.broadcast);
-        let short = self.settings.memory && table_bytes(left_rows, self.width(join.left())) > self.build_bytes_limit;
-        (large || short).then_some(known)
+        let Look { settings, slots, build_bytes_limit, known, .. } = *self.look;
+        let looks = left_rows + right_rows >= settings.min_rows
+            && slots >= settings.min_slots
+            && (settings.split_skew || settings.broadcast);
+        let short = settings.memory && table_bytes(left_rows, self.width(join.left())) > build_bytes_limit;
+        let splits = settings.split_skew && !known.is_empty();
+        (looks || short || splits).then_some(Worth { always: short, looks, splits, ..worth })
     }
 
     fn rows(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Option<u64> {

@@ -15,10 +15,12 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use futures::FutureExt;
+use sparklet_optimizer::{SourceMap, SourceNames};
 
 use super::boundary::{Boundary, Operator, Reach};
 use super::governor::Governor;
 use super::join::{AdaptiveJoinExec, Resources};
+use super::known;
 use super::leaf::{self, ExchangeLeaf, LeafPlanner};
 use super::path::{at_path, replace_at};
 use super::record::{broadcast, divide_join, run_in_stages, share_subplan, skip_empty};
@@ -66,6 +68,8 @@ pub(crate) struct Driver {
     boundaries: Vec<Boundary>,
     pub(super) budget: Arc<Budget>,
     pub(super) running: Arc<Running>,
+    /// What tables are called in the history.
+    sources: Arc<dyn SourceNames>,
     pub(super) governor: Option<Arc<Governor>>,
     /// The error by which an attempt without stages ended.
     pub(crate) instead_of: Option<String>,
@@ -141,6 +145,7 @@ impl Driver {
             boundaries,
             budget,
             running,
+            sources: Arc::new(SourceMap::default()),
             governor,
             instead_of: None,
             sides: 2,
@@ -148,9 +153,27 @@ impl Driver {
         }
     }
 
+    /// The same where `sources` tells what tables are called in the history.
+    pub(crate) fn naming(self, sources: Arc<dyn SourceNames>) -> Self {
+        Self { sources, ..self }
+    }
+
+    /// Keeps what `exchange` has measured of `keys`, key columns of input `side` of the operator at `boundary`.
+    pub(super) fn remember(&self, exchange: &Exchange, boundary: &Boundary, side: usize, keys: &[Expr]) {
+        // As the query was written: what is a leaf by now is a part of it there.
+        let Some(operator) = at_path(&self.logical, &boundary.path) else { return };
+        let Some(input) = operator.inputs().get(side).copied() else { return };
+        let found = known::record(input, keys, self.sources.as_ref(), &exchange.facts);
+        found.into_iter().for_each(|key| self.running.measured(key));
+    }
+
     /// A line for each boundary.
     pub(crate) fn describe(&self) -> Vec<String> {
         let texts = |exprs: &[Expr]| exprs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let known = |boundary: &Boundary| match &boundary.known {
+            Some((_, heavy)) => format!(", a heavy key known from run {}", heavy.run),
+            None => String::new(),
+        };
         let line = |boundary: &Boundary| {
             let rows = boundary.expected_rows.map_or("an unknown number of".to_owned(), |rows| rows.to_string());
             match at_path(&self.logical, &boundary.path)? {
@@ -175,6 +198,7 @@ impl Driver {
             let subplan = shared.paths.first().and_then(|path| at_path(&self.logical, path))?;
             Some(format!("{} computed once for {} readers", subplan.display(), shared.paths.len()))
         };
+        let line = |boundary: &Boundary| Some(format!("{}{}", line(boundary)?, known(boundary)));
         self.shared.iter().filter_map(twice).chain(self.boundaries.iter().filter_map(line)).collect()
     }
 
@@ -308,6 +332,7 @@ impl Driver {
             self.running.starts(&stage, false);
             let spec = WriteSpec { id, bucketing, budget: Arc::clone(&self.budget) };
             let exchange = self.write(stage, spec).await?;
+            self.remember(&exchange, boundary, usize::from(side == Side::Right), key);
             let leaf = Arc::new(ExchangeLeaf::plan(Arc::clone(&exchange), schema));
             match side {
                 Side::Left => join.left = leaf,

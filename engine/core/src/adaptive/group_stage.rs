@@ -49,7 +49,8 @@ impl Driver {
         let Some(Ok(distinct)) = groups::recognise(aggregate) else { return Ok(logical) };
         let mut aggregate = aggregate.clone();
         let (keys, input) = (aggregate.group_expr.clone(), Arc::clone(&aggregate.input));
-        let Some(exchange) = self.exchange_by(&input, &keys, exchanges, start).await? else { return Ok(logical) };
+        let kept = self.exchange_by(&input, &keys, boundary, exchanges, start).await?;
+        let Some(exchange) = kept else { return Ok(logical) };
         aggregate.input = Arc::new(ExchangeLeaf::plan(Arc::clone(&exchange), Arc::clone(input.schema())));
         let left = LogicalPlan::Aggregate(aggregate.clone());
         let schema = Arc::clone(&aggregate.schema);
@@ -83,7 +84,8 @@ impl Driver {
         let Some(Ok(divided)) = windows::recognise(window) else { return Ok(logical) };
         let mut window = window.clone();
         let input = Arc::clone(&window.input);
-        let Some(exchange) = self.exchange_by(&input, &divided.by, exchanges, start).await? else { return Ok(logical) };
+        let kept = self.exchange_by(&input, &divided.by, boundary, exchanges, start).await?;
+        let Some(exchange) = kept else { return Ok(logical) };
         let leaf = ExchangeLeaf::plan(Arc::clone(&exchange), Arc::clone(input.schema()));
         window.input = Arc::new(leaf);
         let left = LogicalPlan::Window(window.clone());
@@ -119,6 +121,7 @@ impl Driver {
         &self,
         input: &LogicalPlan,
         keys: &[Expr],
+        boundary: &Boundary,
         exchanges: &mut usize,
         start: Instant,
     ) -> Result<Option<Arc<Exchange>>> {
@@ -127,7 +130,9 @@ impl Driver {
         let Some(bucketing) = self.bucketing(&stage, input, keys, buckets) else { return Ok(None) };
         self.note_splits(&stage, start);
         self.running.starts(&stage, false);
-        Ok(Some(self.keep(stage, bucketing, exchanges).await?))
+        let exchange = self.keep(stage, bucketing, exchanges).await?;
+        self.remember(&exchange, boundary, 0, keys);
+        Ok(Some(exchange))
     }
 
     async fn keep(

@@ -16,6 +16,7 @@ mod groups;
 mod hot;
 mod inputs;
 mod join;
+mod known;
 mod leaf;
 mod parts;
 mod path;
@@ -39,9 +40,10 @@ use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 
-use boundary::Reach;
+use boundary::{Cutting, Look, Reach};
 use driver::Cuts;
 pub(crate) use driver::{Driver, build_bytes_limit};
+pub(crate) use known::KnownKeys;
 pub(crate) use running::Running;
 pub(crate) use uncut::{Uncut, uncut};
 
@@ -55,13 +57,14 @@ pub(crate) fn driver(
     logical: &LogicalPlan,
     physical: &Arc<dyn ExecutionPlan>,
     running: &Arc<Running>,
+    known: &KnownKeys,
 ) -> Option<Arc<Driver>> {
     let reach = match session.adaptive().mode {
         AdaptiveMode::Off => return None,
         AdaptiveMode::On => Reach::Worthwhile,
         AdaptiveMode::Force => Reach::EveryJoin,
     };
-    reaching(session, state, logical, physical, running, reach).map(Arc::new)
+    reaching(session, state, logical, physical, running, known, reach).map(Arc::new)
 }
 
 /// What runs the query after an attempt without stages has ended with `error` for want of memory; none where there is nothing to stage.
@@ -73,7 +76,8 @@ pub(crate) fn after_exhaustion(
     running: &Arc<Running>,
     error: &DataFusionError,
 ) -> Option<Arc<Driver>> {
-    let mut driver = reaching(session, state, logical, physical, running, Reach::EveryJoin)?;
+    let nothing = KnownKeys::default();
+    let mut driver = reaching(session, state, logical, physical, running, &nothing, Reach::EveryJoin)?;
     driver.instead_of = Some(error.strip_backtrace());
     Some(Arc::new(driver))
 }
@@ -84,18 +88,23 @@ fn reaching(
     logical: &LogicalPlan,
     physical: &Arc<dyn ExecutionPlan>,
     running: &Arc<Running>,
+    known: &KnownKeys,
     reach: Reach,
 ) -> Option<Driver> {
     let settings = session.adaptive();
     let memory = session.memory().limit;
     let slots = state.config().target_partitions();
     let limit = driver::build_bytes_limit(memory, slots);
-    let boundaries = boundary::find(logical, physical, session.sources().as_ref(), settings, limit, reach, slots);
+    let sources = session.sources();
+    let look = Look { settings, build_bytes_limit: limit, reach, slots, known };
+    let Cutting { boundaries, left_out } = boundary::find(logical, physical, sources.as_ref(), &look);
+    boundaries.iter().filter_map(record::begin_with_split).for_each(|adaptation| running.adapted_once(adaptation));
+    left_out.into_iter().for_each(|(what, run)| running.adapted_once(record::leave_out(what, run)));
     let large = reach == Reach::EveryJoin || scanned_bytes(physical) >= settings.share_min_bytes;
     let shared = if settings.share && large { share::repeated(logical) } else { Vec::new() };
     let worth_it = !boundaries.is_empty() || !shared.is_empty();
     let cuts = Cuts { shared, boundaries, reach };
-    worth_it.then(|| Driver::new(state, settings, memory, logical.clone(), cuts, Arc::clone(running)))
+    worth_it.then(|| Driver::new(state, settings, memory, logical.clone(), cuts, Arc::clone(running)).naming(sources))
 }
 
 /// Whether runs adapt.
@@ -153,6 +162,8 @@ pub struct AdaptiveSettings {
     pub memory: bool,
     /// Compute subplans that a query has more than once a single time.
     pub share: bool,
+    /// Use what earlier runs have found of keys.
+    pub known_keys: bool,
     /// Change the number of slots while a stage runs.
     pub slots: bool,
     /// Smallest size of the files that a query reads, in bytes, from which subplans are shared.
@@ -175,6 +186,7 @@ impl Default for AdaptiveSettings {
             skip_empty: true,
             memory: true,
             share: true,
+            known_keys: true,
             slots: true,
             share_min_bytes: 8 << 20,
             min_slots: 4,

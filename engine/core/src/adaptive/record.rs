@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sparklet_history::{Adaptation, AdaptationKind, AdaptationReason, HotKey};
+use sparklet_history::{Adaptation, AdaptationKind, AdaptationReason, HotKey, RunId};
 
+use super::boundary::Boundary;
 use super::hot::Packing;
 use super::join::AdaptiveJoinExec;
+use super::known::Heavy;
 use super::rule::partitioned;
 use super::uncut::Uncut;
 use super::units::makespan;
@@ -131,13 +133,24 @@ pub(super) fn skip_empty(start: Instant, exchange: &Arc<Exchange>, on: Vec<Strin
     of_plan(start, Some(exchange), kind, AdaptationReason::InputEmpty)
 }
 
+/// The inputs of an operator that run first for the sake of a key that is known.
+pub(super) fn begin_with_split(boundary: &Boundary) -> Option<Adaptation> {
+    let (what, Heavy { run, columns, percent }) = boundary.known.clone()?;
+    let because = AdaptationReason::KnownKey { run, columns, percent };
+    Some(before_it_runs(AdaptationKind::BeginWithSplit { what }, because))
+}
+
+/// An operator whose inputs do not run first: `run` has found that no key is heavy.
+pub(super) fn leave_out(what: String, run: RunId) -> Adaptation {
+    before_it_runs(AdaptationKind::LeaveOut { what }, AdaptationReason::NoKnownKey { run })
+}
+
+fn before_it_runs(kind: AdaptationKind, because: AdaptationReason) -> Adaptation {
+    Adaptation { at_us: 0, ..of_plan(Instant::now(), None, kind, because) }
+}
+
 /// Another number of slots than before.
-pub(super) fn change_slots(
-    begun: Instant,
-    stage: u32,
-    kind: AdaptationKind,
-    because: AdaptationReason,
-) -> Adaptation {
+pub(super) fn change_slots(begun: Instant, stage: u32, kind: AdaptationKind, because: AdaptationReason) -> Adaptation {
     Adaptation { stage, ..of_plan(begun, None, kind, because) }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::physical_plan::ExecutionPlan;
-use sparklet_history::Adaptation;
+use sparklet_history::{Adaptation, KeyRecord};
 
 use super::join::AdaptiveJoinExec;
 use super::parts::PartsExec;
@@ -24,6 +24,8 @@ struct RunningState {
     /// The last of them gives the rows of the query.
     complete: bool,
     adaptations: Vec<Adaptation>,
+    /// What was measured of keys.
+    keys: Vec<KeyRecord>,
     /// Exchanges whose stage shows as the input of one of their readers.
     shown: HashSet<usize>,
     /// Operators that are never cut, and the rows from which it tells that one would have been.
@@ -83,6 +85,15 @@ impl Running {
         adaptations
     }
 
+    /// What was measured of keys so far.
+    pub(crate) fn keys(&self) -> Vec<KeyRecord> {
+        self.state().keys.clone()
+    }
+
+    pub(super) fn measured(&self, key: KeyRecord) {
+        self.state().keys.push(key);
+    }
+
     /// Stages follow: nothing runs until the first of them starts.
     pub(super) fn begins(&self) {
         let mut state = self.state();
@@ -101,6 +112,14 @@ impl Running {
     /// A part of a stage: its plan shows nowhere, what it does counts as progress.
     pub(super) fn runs(&self, plan: &Arc<dyn ExecutionPlan>) {
         self.state().plans.push(Arc::clone(plan));
+    }
+
+    /// As [`Self::adapted`], for what is found anew each time the query is planned.
+    pub(super) fn adapted_once(&self, adaptation: Adaptation) {
+        let mut state = self.state();
+        if state.adaptations.iter().all(|other| other.kind != adaptation.kind) {
+            state.adaptations.push(adaptation);
+        }
     }
 
     pub(super) fn adapted(&self, adaptation: Adaptation) {

@@ -13,10 +13,12 @@ use datafusion::physical_plan::collect;
 use futures::StreamExt;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use sparklet_history::{AdaptationKind, AdaptationReason};
+use sparklet_history::{Adaptation, AdaptationKind, AdaptationReason, HeavyKey, KeyRecord, Recalled};
 
-use super::boundary::Reach;
+use super::boundary::{Look, Reach};
 use super::driver::{Cuts, Driver};
+use super::known::KnownKeys;
+use super::known::tests::{SCOPE, run};
 use super::running::Running;
 use super::{AdaptiveMode, AdaptiveSettings, boundary};
 use crate::{Session, SessionConfig};
@@ -312,7 +314,9 @@ async fn staged(session: &Session, sql: &str, sides: usize, memory: u64) -> Vec<
     let logical = state.optimize(frame.logical_plan()).unwrap();
     let physical = state.query_planner().create_physical_plan(&logical, &state).await.unwrap();
     let settings = session.adaptive();
-    let boundaries = boundary::find(&logical, &physical, session.sources().as_ref(), settings, 0, Reach::EveryJoin, 2);
+    let known = KnownKeys::default();
+    let look = Look { settings, build_bytes_limit: 0, reach: Reach::EveryJoin, slots: 2, known: &known };
+    let boundaries = boundary::find(&logical, &physical, session.sources().as_ref(), &look).boundaries;
     let cuts = Cuts { shared: Vec::new(), boundaries, reach: Reach::EveryJoin };
     let mut driver = Driver::new(&state, settings, memory, logical, cuts, Running::of(physical));
     driver.sides = sides;
@@ -427,12 +431,12 @@ const LONG: &str = "SELECT a.k, a.v, b.v AS w FROM l a JOIN l b ON a.k = b.k";
 
 fn long(session: &Session) {
     let rows = Table((0..3000).map(|i| (Some(i % 200), None, i)).collect());
-    register(session, &[rows, Table(Vec::new()), Table(Vec::new())]);
+    register(session, &[rows.clone(), rows, Table(Vec::new())]);
 }
 
 /// Changes of the number of slots so far.
 fn slot_changes(query: &crate::PreparedQuery) -> Vec<(u32, u32, AdaptationReason)> {
-    let change = |a: sparklet_history::Adaptation| match a.kind {
+    let change = |a: Adaptation| match a.kind {
         AdaptationKind::ChangeSlots { from, to } => Some((from, to, a.because)),
         _ => None,
     };
@@ -533,4 +537,93 @@ async fn two_queries_share_the_slots() {
     let _held = fill(&off);
     assert_eq!(sorted(&query.collect().await.unwrap()), expected);
     assert!(slot_changes(&query).is_empty());
+}
+
+/// What a query over small tables, which are known to have `keys`, begins with; its rows are those of the plain plan.
+async fn with_past(
+    folder: &Path,
+    sql: &str,
+    keys: Vec<KeyRecord>,
+    adaptive: AdaptiveSettings,
+) -> (Vec<String>, Vec<Adaptation>) {
+    let plain = session(folder, AdaptiveMode::Off, 4, 256 << 20);
+    long(&plain);
+    let threshold =
+        |name: &str| (format!("datafusion.optimizer.hash_join_single_partition_threshold{name}"), "0".to_owned());
+    let session = Session::new(SessionConfig {
+        slots: Some(4),
+        spill_dir: folder.to_owned(),
+        options: [threshold(""), threshold("_rows")].into(),
+        past: Some(Arc::new(Recalled::of(SCOPE, vec![run("step", keys, Vec::new())]))),
+        adaptive,
+        ..SessionConfig::default()
+    })
+    .unwrap();
+    long(&session);
+    session.recalled();
+    let query = session.sql(sql, &BTreeMap::new()).await.unwrap().of_step("step").prepare().await.unwrap();
+    let boundaries = query.boundaries();
+    assert_eq!(sorted(&query.collect().await.unwrap()), rows(&plain, sql).await, "{sql}");
+    (boundaries, query.adaptations())
+}
+
+#[tokio::test]
+async fn what_is_known_of_keys_decides_what_runs_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let queries = [
+        ("SELECT a.v, b.v AS w FROM l a JOIN r b ON a.k = b.k", "join on a.k = b.k"),
+        ("SELECT k, count(DISTINCT v), count(DISTINCT t) FROM l GROUP BY k", "aggregate by k"),
+        ("SELECT k, v, rank() OVER (PARTITION BY k ORDER BY v) FROM l", "window by k"),
+    ];
+    for (sql, what) in queries {
+        let forced = session(folder.path(), AdaptiveMode::Force, 4, 256 << 20);
+        long(&forced);
+        let query = forced.sql(sql, &BTreeMap::new()).await.unwrap().prepare().await.unwrap();
+        query.collect().await.unwrap();
+        let measured = query.keys();
+        assert!(
+            measured.iter().any(|key| key.table == "l" && key.columns == ["k"] && key.rows == 3000),
+            "{measured:?}"
+        );
+        let distinct = measured.iter().find(|key| key.table == "l").unwrap().distinct;
+        assert!((180..220).contains(&distinct), "{measured:?}");
+        // As many rows as are worth it, so many of which have one key.
+        let past = |share: f64| -> Vec<KeyRecord> {
+            let heavy = vec![HeavyKey { key: Some(vec!["7".to_owned()]), share }];
+            measured.iter().cloned().map(|key| KeyRecord { rows: 1_000_000, heavy: heavy.clone(), ..key }).collect()
+        };
+        let on = AdaptiveSettings::default();
+        let (boundaries, changes) = with_past(folder.path(), sql, past(0.5), on.clone()).await;
+        assert!(boundaries.len() == 1 && boundaries[0].contains("known from run"), "{boundaries:?}");
+        let begins = |change: &Adaptation| match (&change.kind, &change.because) {
+            (AdaptationKind::BeginWithSplit { what: of }, AdaptationReason::KnownKey { percent: 50, columns, .. }) => {
+                of == what && columns == &["l.k"]
+            }
+            _ => false,
+        };
+        assert!(changes.iter().filter(|change| begins(change)).count() == 1, "{changes:#?}");
+        let off = AdaptiveSettings { known_keys: false, ..on.clone() };
+        assert!(with_past(folder.path(), sql, past(0.5), off.clone()).await.0.is_empty());
+        assert!(with_past(folder.path(), sql, past(0.1), on.clone()).await.0.is_empty());
+        assert!(with_past(folder.path(), sql, Vec::new(), on.clone()).await.0.is_empty());
+        // Large enough to look for heavy keys, were it not known that there is none.
+        let large = AdaptiveSettings { min_rows: 100, ..on };
+        let (boundaries, changes) = with_past(folder.path(), sql, past(0.01), large.clone()).await;
+        assert!(boundaries.is_empty(), "{boundaries:?}");
+        let left = |change: &Adaptation| matches!(&change.kind, AdaptationKind::LeaveOut { what: of } if of == what);
+        assert!(changes.len() == 1 && left(&changes[0]), "{changes:#?}");
+        for (keys, settings) in [
+            (past(0.1), large.clone()),
+            (Vec::new(), large.clone()),
+            (past(0.01), AdaptiveSettings { known_keys: false, ..large.clone() }),
+        ] {
+            let (boundaries, changes) = with_past(folder.path(), sql, keys, settings).await;
+            assert!(boundaries.len() == 1 && !boundaries[0].contains("known from run"), "{boundaries:?}");
+            assert!(!changes.iter().any(left), "{changes:#?}");
+        }
+        if what.starts_with("join") {
+            let one = past(0.01).split_off(1);
+            assert_eq!(with_past(folder.path(), sql, one, large).await.0.len(), 1, "of one input nothing is known");
+        }
+    }
 }

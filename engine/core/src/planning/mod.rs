@@ -32,6 +32,7 @@ use sparklet_optimizer::{Cardinalities, Learning, LogicalCandidate, candidates, 
 use arms::Arm;
 pub use conclude::conclude;
 use past::Past;
+pub(crate) use past::growth;
 pub(crate) use work::Before;
 
 use crate::session::Session;

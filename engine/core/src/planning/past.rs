@@ -172,7 +172,7 @@ fn data_version(sources: &[SourceRecord]) -> Fingerprint {
 }
 
 /// Rows of `now` ÷ rows of `then`, over the sources that both have; bytes where rows are not known.
-fn growth(then: &[SourceRecord], now: &[SourceRecord]) -> f64 {
+pub(crate) fn growth(then: &[SourceRecord], now: &[SourceRecord]) -> f64 {
     let (mut before, mut after) = (0.0, 0.0);
     for source in now {
         let Some(old) = then.iter().find(|old| old.name == source.name) else { continue };

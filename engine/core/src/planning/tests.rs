@@ -85,6 +85,7 @@ async fn run_within(folder: &Path, runs: &[RunRecord], deadline: Option<Duration
         decisions: prepared.decisions().to_vec(),
         choice: Some(Box::new(choice)),
         adaptations: Vec::new(),
+        keys: Vec::new(),
         functions: Vec::new(),
         error: None,
     };

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 use sparklet_core::{AdaptiveMode, AdaptiveSettings};
-use sparklet_history::{NodeRecord, PlanRecord, Whole};
+use sparklet_history::{Adaptation, AdaptationKind, NodeRecord, PlanRecord, Whole};
+use sparklet_report::Adapted;
 use sparklet_report::human::{count, plural};
 
 /// Why there are joins and no boundary, where size is no reason.
@@ -20,6 +21,8 @@ pub(super) struct Stages {
     boundaries: Vec<String>,
     /// Why there, or why nowhere.
     why: String,
+    /// A line for each operator that is not cut for what an earlier run has found of its keys.
+    left_out: Vec<String>,
     /// A line for each aggregate or window whose groups or partitions stay whole even if they are hot.
     whole: Vec<String>,
     /// True if a run that does not fit in memory is run again with more of them.
@@ -37,8 +40,19 @@ impl Stages {
             again_if_out_of_memory: may && why != NOWHERE && joins(plan).next().is_some(),
             why,
             boundaries,
+            left_out: Vec::new(),
             whole: Vec::new(),
         }
+    }
+
+    /// The same with what is not cut according to `changes`, for what an earlier run has found.
+    pub(super) fn with_left_out(self, changes: &[Adaptation]) -> Self {
+        let left_out = changes.iter().filter(|change| matches!(change.kind, AdaptationKind::LeaveOut { .. }));
+        let said = left_out.map(|change| Adapted::new(change, 1));
+        let left_out: Vec<String> = said.map(|said| format!("{}; {}", said.what, said.because)).collect();
+        let known = self.boundaries.is_empty() && !left_out.is_empty();
+        let why = if known { "what they would look for is known".to_owned() } else { self.why };
+        Self { left_out, why, ..self }
     }
 
     /// The same with what is never cut.
@@ -53,6 +67,7 @@ impl Stages {
             mode: settings.mode.name(),
             min_rows: settings.min_rows,
             boundaries: Vec::new(),
+            left_out: Vec::new(),
             whole: Vec::new(),
             why: "the step is `deterministic`, so it keeps its plan".to_owned(),
             again_if_out_of_memory: false,
@@ -65,7 +80,8 @@ impl Stages {
             .whole
             .iter()
             .map(|line| format!("  stays whole if it is hot: {}\n", sparklet_report::human::safe(line)));
-        format!("{}{}", self.text_of_stages(), whole.collect::<String>())
+        let left_out = self.left_out.iter().map(|line| format!("  {}\n", sparklet_report::human::safe(line)));
+        format!("{}{}{}", self.text_of_stages(), left_out.collect::<String>(), whole.collect::<String>())
     }
 
     fn text_of_stages(&self) -> String {

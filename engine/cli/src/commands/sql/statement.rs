@@ -140,6 +140,7 @@ impl Work<'_> {
             }
             step.plan = Some(observed.plan);
             step.adaptations = query.adaptations();
+            step.keys = query.keys();
             step.functions = query.functions();
             step.rows = self.done.rows.unwrap_or_default();
             if let LogicalPlan::Copy(copy) = &logical {
