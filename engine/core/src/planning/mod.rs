@@ -45,7 +45,7 @@ const PLANNING_US: u64 = 100;
 
 /// How often the default must take as long as planning once more, for other plans to be looked for: with evidence, and on a first run, where
 /// hardly a gain is certain.
-const TIMES_PLANNING: [u64; 2] = [15, 60];
+const TIMES_PLANNING: [u64; 2] = [25, 60];
 
 /// Time that a trial has beyond that: clocks and schedulers are not exact.
 const GRACE: Duration = Duration::from_millis(20);
