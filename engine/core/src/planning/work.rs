@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn plan(nodes: Vec<NodeRecord>) -> PlanRecord {
-        PlanRecord { nodes, ..PlanRecord::default() }
+        PlanRecord { nodes }
     }
 
     #[test]
