@@ -65,26 +65,12 @@ fn step(run: u64, number: u64, operators: u64) -> StepRecord {
         .collect();
     let cpu_us = nodes.iter().map(|node| node.elapsed_us).sum::<u64>();
     StepRecord {
-        name: format!("step {number}"),
-        outcome: Outcome::Succeeded,
-        started_us: 0,
         wall_us: cpu_us,
         cpu_us,
-        planning_us: 0,
         execution_us: cpu_us,
-        checks_us: 0,
-        publish_us: 0,
         rows: 1,
-        peak_memory_bytes: 0,
-        output: None,
-        checks: Vec::new(),
         plan: Some(PlanRecord { nodes }),
-        decisions: Vec::new(),
-        choice: None,
-        adaptations: Vec::new(),
-        keys: Vec::new(),
-        functions: Vec::new(),
-        error: None,
+        ..StepRecord::unmeasured(&format!("step {number}"), Outcome::Succeeded)
     }
 }
 

@@ -106,8 +106,6 @@ fn node(track: Track, n: u64, i: u64) -> NodeRecord {
 
 fn record(track: Track, n: u64) -> RunRecord {
     let steps = (0..NODES / 20).map(|step| StepRecord {
-        name: format!("step_{step}"),
-        outcome: Outcome::Succeeded,
         started_us: 1000 * step,
         wall_us: 100_000 + random(n, step) % 9000,
         cpu_us: 150_000,
@@ -117,15 +115,8 @@ fn record(track: Track, n: u64) -> RunRecord {
         publish_us: 300,
         rows: 336_776,
         peak_memory_bytes: 12 << 20,
-        output: None,
-        checks: Vec::new(),
         plan: Some(PlanRecord { nodes: (20 * step..20 * step + 20).map(|i| node(track, n, i)).collect() }),
-        decisions: Vec::new(),
-        choice: None,
-        adaptations: Vec::new(),
-        keys: Vec::new(),
-        functions: Vec::new(),
-        error: None,
+        ..StepRecord::unmeasured(&format!("step_{step}"), Outcome::Succeeded)
     });
     RunRecord {
         version: RECORD_VERSION,

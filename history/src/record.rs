@@ -834,6 +834,34 @@ pub struct RunSummary {
     pub data_version: Fingerprint,
 }
 
+impl StepRecord {
+    /// The record of a step of which nothing has been measured.
+    pub fn unmeasured(name: &str, outcome: Outcome) -> Self {
+        Self {
+            name: name.to_owned(),
+            outcome,
+            started_us: 0,
+            wall_us: 0,
+            cpu_us: 0,
+            planning_us: 0,
+            execution_us: 0,
+            checks_us: 0,
+            publish_us: 0,
+            rows: 0,
+            peak_memory_bytes: 0,
+            output: None,
+            checks: Vec::new(),
+            plan: None,
+            decisions: Vec::new(),
+            choice: None,
+            adaptations: Vec::new(),
+            keys: Vec::new(),
+            functions: Vec::new(),
+            error: None,
+        }
+    }
+}
+
 impl RunRecord {
     /// Hash over the data versions of the run's sources, in order of their names.
     pub fn data_version(&self) -> Fingerprint {

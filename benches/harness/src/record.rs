@@ -34,19 +34,13 @@ impl Trace {
     ) {
         self.started_at.get_or_insert_with(Utc::now);
         self.steps.push(StepRecord {
-            name: query.to_owned(),
-            outcome: Outcome::Succeeded,
             started_us: self.cost.wall_us,
             wall_us: cost.wall_us,
             cpu_us: cost.cpu_us,
             planning_us: cost.planning_us,
             execution_us: cost.wall_us.saturating_sub(cost.planning_us),
-            checks_us: 0,
-            publish_us: 0,
             rows,
             peak_memory_bytes: cost.peak_memory_bytes,
-            output: None,
-            checks: Vec::new(),
             decisions: prepared.decisions().to_vec(),
             choice: Some({
                 let mut choice = Box::new(prepared.choice_after(&observed.plan));
@@ -56,8 +50,7 @@ impl Trace {
             plan: Some(observed.plan),
             adaptations: prepared.adaptations(),
             keys: prepared.keys(),
-            functions: Vec::new(),
-            error: None,
+            ..StepRecord::unmeasured(query, Outcome::Succeeded)
         });
         self.cost += cost;
         self.texts.extend(observed.texts);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sparklet_core::memory::usable_memory;
-use sparklet_history::{EngineRecord, MachineRecord, Outcome, StepRecord};
+use sparklet_history::{EngineRecord, MachineRecord};
 
 /// Wall and CPU time since a moment.
 #[derive(Debug, Clone, Copy)]
@@ -67,32 +67,6 @@ pub fn machine() -> MachineRecord {
         cores: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
         memory_bytes: usable_memory(),
         platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
-    }
-}
-
-/// The record of a step of which nothing has been measured.
-pub fn unmeasured(name: &str, outcome: Outcome) -> StepRecord {
-    StepRecord {
-        name: name.to_owned(),
-        outcome,
-        started_us: 0,
-        wall_us: 0,
-        cpu_us: 0,
-        planning_us: 0,
-        execution_us: 0,
-        checks_us: 0,
-        publish_us: 0,
-        rows: 0,
-        peak_memory_bytes: 0,
-        output: None,
-        checks: Vec::new(),
-        plan: None,
-        decisions: Vec::new(),
-        choice: None,
-        adaptations: Vec::new(),
-        keys: Vec::new(),
-        functions: Vec::new(),
-        error: None,
     }
 }
 

@@ -26,7 +26,7 @@ use crate::failed;
 use crate::jobs::{Route, routes};
 use crate::limits::{Limit, Limits};
 use crate::lock::{Attempt, LockFile, Owner};
-use crate::measure::{self, Clock, peak_rss_bytes, unmeasured};
+use crate::measure::{self, Clock, peak_rss_bytes};
 use crate::params::bind_params;
 use crate::publish::{Claim, Disk, Layout, Place};
 use crate::recover::{WorkFolder, recover};
@@ -440,5 +440,5 @@ fn skipped(steps: &[&Step]) -> Vec<StepRecord> {
 }
 
 fn skipped_step(step: &Step) -> StepRecord {
-    unmeasured(&step.name, Outcome::Skipped)
+    StepRecord::unmeasured(&step.name, Outcome::Skipped)
 }

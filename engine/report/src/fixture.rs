@@ -67,9 +67,6 @@ fn output(location: &str, format: &str, rows: u64, bytes: u64, partitions: usize
 /// A step of `wall_us` that mostly executes.
 pub(crate) fn step(name: &str, wall_us: u64, rows: u64) -> StepRecord {
     StepRecord {
-        name: name.to_owned(),
-        outcome: Outcome::Succeeded,
-        started_us: 0,
         wall_us,
         cpu_us: wall_us * 3 / 2,
         planning_us: wall_us / 20,
@@ -78,20 +75,13 @@ pub(crate) fn step(name: &str, wall_us: u64, rows: u64) -> StepRecord {
         publish_us: wall_us / 20,
         rows,
         peak_memory_bytes: 120 << 20,
-        output: None,
-        checks: Vec::new(),
-        plan: None,
         decisions: vec![Decision {
             kind: DecisionKind::DefaultPlan,
             because: Reason::OnlyCandidate,
             evidence: Vec::new(),
             switch: None,
         }],
-        choice: None,
-        adaptations: Vec::new(),
-        keys: Vec::new(),
-        functions: Vec::new(),
-        error: None,
+        ..StepRecord::unmeasured(name, Outcome::Succeeded)
     }
 }
 

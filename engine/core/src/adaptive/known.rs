@@ -242,26 +242,12 @@ pub(super) mod tests {
     /// A run with one step, which has measured `keys`.
     pub(in crate::adaptive) fn run(step: &str, keys: Vec<KeyRecord>, sources: Vec<SourceRecord>) -> RunRecord {
         let step = StepRecord {
-            name: step.to_owned(),
-            outcome: Outcome::Succeeded,
-            started_us: 0,
             wall_us: 1,
             cpu_us: 1,
-            planning_us: 0,
             execution_us: 1,
-            checks_us: 0,
-            publish_us: 0,
             rows: 1,
-            peak_memory_bytes: 0,
-            output: None,
-            checks: Vec::new(),
-            plan: None,
-            decisions: Vec::new(),
-            choice: None,
-            adaptations: Vec::new(),
             keys,
-            functions: Vec::new(),
-            error: None,
+            ..StepRecord::unmeasured(step, Outcome::Succeeded)
         };
         RunRecord {
             version: RECORD_VERSION,

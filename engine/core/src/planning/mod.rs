@@ -105,8 +105,8 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         let planning_us = PLANNING_US * default.operators() as u64;
         (planning_us * TIMES_PLANNING[usize::from(!known)]).max(TOO_SMALL_US)
     };
-    let small = default.predicted(session).cpu_us < TOO_SMALL_US && ordered.is_none();
-    if small && !session.has_recalled() {
+    let expected = default.predicted(session);
+    if expected.cpu_us < TOO_SMALL_US && ordered.is_none() && !session.has_recalled() {
         let choice = ChoiceRecord { rows_read: default.rows_read(), ..without(ChoiceReason::TooSmall) };
         return Ok(planned(choice, default.logical, default.physical, state));
     }
@@ -140,19 +140,19 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
             });
         }
     }
-    let default_us = past.guard.default.map_or_else(|| default.predicted(session).cpu_us, |measured| measured.cpu_us);
+    let default_us = past.guard.default.map_or(expected.cpu_us, |measured| measured.cpu_us);
     if control.is_none() && in_force(&past.guard).is_none() && default_us < worth_us(!recalled.runs.is_empty()) {
         let choice = ChoiceRecord {
             query: identity.map(|i| i.fingerprint),
             template: identity.map(|i| i.template),
-            default: Some(default.predicted(session)),
+            default: Some(expected),
+            predicted: Some(expected),
             unused: recalled.unused.clone(),
             volume,
             rows_read: rows,
             guard: past.guard.clone(),
             model: session.cost_model().version().to_string(),
             added_us: micros(start.elapsed()),
-            predicted: Some(default.predicted(session)),
             ..without(ChoiceReason::TooSmall)
         };
         return Ok(own(past.predicted(choice), default, state, past.before));
@@ -203,7 +203,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
             return Ok(Planned { before: Some(past.before), ..planned(choice, arm.logical, arm.physical, arm.state) });
         }
     }
-    let least_us = match default.predicted(session).cpu_us {
+    let least_us = match expected.cpu_us {
         // What the user wants is among all that there is.
         _ if matches!(control, Some(PlanControl::Pin { .. } | PlanControl::Freeze)) => 0.0,
         ..TOO_SMALL_US => f64::INFINITY,
@@ -215,12 +215,13 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     }
     let compared: Vec<Candidate> = others.iter().map(|arm| arm.candidate(&default, session)).collect();
     let predicted = default.predicted(session);
+    let budget_us = guard::budget_us(past.last_choices.iter().copied());
     let asked = Asked {
         default: &predicted,
         candidates: &compared,
         state: &past.guard,
         control: control.as_ref(),
-        budget_us: guard::budget_us(past.last_choices.iter().copied()),
+        budget_us,
         learning: session.learning(),
         engine_was: past.engine_was.as_ref(),
         volume,
@@ -247,7 +248,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         return Ok(own(choice, default, state, past.before));
     };
     let fallback = (chosen.role == PlanRole::Trial).then(|| Fallback {
-        deadline: deadline(&past.guard, &predicted, asked_budget(&past), rows, session.slots()),
+        deadline: deadline(&past.guard, &predicted, budget_us, rows, session.slots()),
         state,
         logical: default.logical.clone(),
         physical: Arc::clone(&default.physical),
@@ -268,27 +269,35 @@ struct Looking<'a> {
 }
 
 impl Looking<'_> {
-    /// `default` with what `evidence` tells, and the plans beside it that may save `least_us` micro-seconds of CPU time; with the runs that
-    /// told.
-    async fn arms(&self, default: Arm, evidence: &dyn Evidence, least_us: f64) -> Result<(Arm, Vec<Arm>, Vec<RunId>)> {
+    /// What `evidence` tells of `logical` and of the queries that `search` finds in its place; with these, and the runs that told.
+    fn look<'e>(
+        &'e self,
+        logical: &LogicalPlan,
+        evidence: &'e dyn Evidence,
+        search: impl FnOnce(&Cardinalities<'_>) -> Vec<LogicalCandidate>,
+    ) -> (Known<'e>, Vec<LogicalCandidate>, Vec<RunId>) {
         let (version, growth) = (self.past.data_version, &self.past.growth);
         let sources = self.session.sources();
         let mut known = Known::new(evidence, self.scope, version, growth.clone());
-        let mut runs = Vec::new();
-        let mut rewritten = Vec::new();
-        {
-            let cardinalities = Cardinalities::new(evidence, self.scope, sources.as_ref()).at(version, growth.clone());
-            known.compose(&default.logical, &cardinalities, sources.as_ref());
-            if least_us.is_finite() {
-                rewritten = candidates(&default.logical, &cardinalities);
-                rewritten.truncate(arms::MOST_REWRITTEN);
-                rewritten.iter().for_each(|query| known.compose(&query.plan, &cardinalities, sources.as_ref()));
-            }
-            runs.extend(cardinalities.evidence());
-        }
+        let cardinalities = Cardinalities::new(evidence, self.scope, sources.as_ref()).at(version, growth.clone());
+        known.compose(logical, &cardinalities, sources.as_ref());
+        let queries = search(&cardinalities);
+        queries.iter().for_each(|query| known.compose(&query.plan, &cardinalities, sources.as_ref()));
+        (known, queries, cardinalities.evidence().into_iter().collect())
+    }
+
+    /// `default` with what `evidence` tells, and the plans beside it that may save `least_us` micro-seconds of CPU time; with the runs that
+    /// told.
+    async fn arms(&self, default: Arm, evidence: &dyn Evidence, least_us: f64) -> Result<(Arm, Vec<Arm>, Vec<RunId>)> {
+        let (known, queries, mut runs) = self.look(&default.logical, evidence, |cardinalities| {
+            let mut queries =
+                if least_us.is_finite() { candidates(&default.logical, cardinalities) } else { Vec::new() };
+            queries.truncate(arms::MOST_REWRITTEN);
+            queries
+        });
         let default = default.estimated(&known, &mut runs, self.session);
         let others = match least_us.is_finite() {
-            true => arms::others(self.session, self.state, &default, rewritten, &known, &mut runs, least_us).await?,
+            true => arms::others(self.session, self.state, &default, queries, &known, &mut runs, least_us).await?,
             false => Vec::new(),
         };
         Ok((default, others, runs))
@@ -304,24 +313,15 @@ impl Looking<'_> {
         changes: &[PlanChange],
     ) -> Result<Option<Arm>> {
         let (names, learned) = kinds(changes);
-        let (version, growth) = (self.past.data_version, &self.past.growth);
-        let sources = self.session.sources();
-        let mut known = Known::new(evidence, self.scope, version, growth.clone());
-        let mut runs = Vec::new();
-        let mut queries = Vec::new();
-        {
-            let cardinalities = Cardinalities::new(evidence, self.scope, sources.as_ref()).at(version, growth.clone());
-            known.compose(&default.logical, &cardinalities, sources.as_ref());
-            if !names.is_empty() {
-                let same = |query: &LogicalCandidate| {
-                    let changes: Vec<PlanChange> = query.rewrites.iter().map(rewrite_change).collect();
-                    kinds(&changes).0 == names
-                };
-                queries = candidates(&default.logical, &cardinalities);
-                queries.retain(same);
-                queries.iter().for_each(|query| known.compose(&query.plan, &cardinalities, sources.as_ref()));
-            }
-        }
+        let same = |query: &LogicalCandidate| {
+            let changes: Vec<PlanChange> = query.rewrites.iter().map(rewrite_change).collect();
+            kinds(&changes).0 == names
+        };
+        let (known, queries, mut runs) = self.look(&default.logical, evidence, |cardinalities| {
+            let mut queries = if names.is_empty() { Vec::new() } else { candidates(&default.logical, cardinalities) };
+            queries.retain(same);
+            queries
+        });
         let default = default.estimated(&known, &mut runs, self.session);
         let mut arms = Vec::new();
         match names.is_empty() {
@@ -352,10 +352,6 @@ fn kinds(changes: &[PlanChange]) -> (Vec<&str>, bool) {
     }
     let names = changes.iter().filter_map(name).collect();
     (names, changes.iter().any(|change| !matches!(change, PlanChange::Rewrite { .. })))
-}
-
-fn asked_budget(past: &Past<'_>) -> u64 {
-    guard::budget_us(past.last_choices.iter().copied())
 }
 
 /// Wall time of a trial: what the default would take, and a quarter of that as far as the budget goes. When it is over the default runs

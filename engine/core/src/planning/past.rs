@@ -49,16 +49,17 @@ impl<'a> Past<'a> {
     ) -> Self {
         let sources = session.source_records();
         let reset_at = session.control(step).and_then(|control| control.reset_at);
-        let of_step: Vec<&StepRecord> = match (step, template) {
+        let of_step: Vec<(&Arc<RunRecord>, &StepRecord)> = match (step, template) {
             (Some(name), _) => {
                 let counts = |run: &&'a Arc<RunRecord>| reset_at.is_none_or(|reset| run.started_at >= reset);
-                let named = |run: &'a Arc<RunRecord>| run.steps.iter().find(|s| s.name == name);
+                let named = |run: &'a Arc<RunRecord>| Some((run, run.steps.iter().find(|s| s.name == name)?));
                 recalled.runs.iter().filter(counts).filter_map(named).collect()
             }
-            (None, Some(template)) => recalled.queries(template).map(|(_, step)| step).collect(),
+            (None, Some(template)) => recalled.queries(template).collect(),
             (None, None) => Vec::new(),
         };
-        let last_choice = of_step.iter().find_map(|step| step.choice.as_deref());
+        let choices: Vec<&ChoiceRecord> = of_step.iter().filter_map(|(_, step)| step.choice.as_deref()).collect();
+        let last_choice = choices.first().copied();
         let guard = last_choice.map(|choice| choice.guard.clone()).unwrap_or_default();
         let now = engine();
         let known = recalled.runs.iter().any(|run| run.engine == now);
@@ -80,13 +81,10 @@ impl<'a> Past<'a> {
             engine_was: recalled.runs.first().filter(|_| !known).map(|run| run.engine.clone()),
             last_choices,
             last_choice,
-            choices: of_step.iter().filter_map(|step| step.choice.as_deref()).collect(),
+            choices,
             recalled,
-            last: of_step.first().copied(),
-            before: Before::newest(&recalled.runs, |found| match (step, template) {
-                (Some(name), _) => found.name == name,
-                (None, template) => template.is_some() && found.choice.as_ref().is_some_and(|c| c.template == template),
-            }),
+            last: of_step.first().map(|(_, step)| *step),
+            before: Before::newest(of_step),
         }
     }
 

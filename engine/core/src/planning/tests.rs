@@ -68,26 +68,14 @@ async fn run_within(folder: &Path, runs: &[RunRecord], deadline: Option<Duration
     let mut choice = prepared.choice_after(&plan);
     conclude(&mut choice, Outcome::Succeeded, 400_000, 200_000);
     let step = StepRecord {
-        name: "step".to_owned(),
-        outcome: Outcome::Succeeded,
-        started_us: 0,
         wall_us: 200_000,
         cpu_us: 400_000,
-        planning_us: 0,
         execution_us: 200_000,
-        checks_us: 0,
-        publish_us: 0,
         rows: 2,
-        peak_memory_bytes: 0,
-        output: None,
-        checks: Vec::new(),
         plan: Some(plan),
         decisions: prepared.decisions().to_vec(),
         choice: Some(Box::new(choice)),
-        adaptations: Vec::new(),
-        keys: Vec::new(),
-        functions: Vec::new(),
-        error: None,
+        ..StepRecord::unmeasured("step", Outcome::Succeeded)
     };
     let record = RunRecord {
         version: RECORD_VERSION,

@@ -13,12 +13,15 @@ const FIRST: u64 = 1_000_000;
 pub(crate) struct Before(Option<(Arc<RunRecord>, usize)>);
 
 impl Before {
-    /// The newest of `runs` (newest first) in which `is_it` finds the step.
-    pub(super) fn newest(runs: &[Arc<RunRecord>], is_it: impl Fn(&StepRecord) -> bool) -> Self {
-        let measured = |step: &StepRecord| {
-            is_it(step) && step.plan.is_some() && step.choice.as_ref().is_some_and(|choice| choice.work.is_some())
+    /// The first of `runs` of the step (newest first) of which a plan and its work are known.
+    pub(super) fn newest<'a>(runs: impl IntoIterator<Item = (&'a Arc<RunRecord>, &'a StepRecord)>) -> Self {
+        let told =
+            |step: &StepRecord| step.plan.is_some() && step.choice.as_ref().is_some_and(|choice| choice.work.is_some());
+        let place = |(run, step): (&Arc<RunRecord>, &StepRecord)| {
+            let at = run.steps.iter().position(|other| std::ptr::eq(other, step))?;
+            Some((Arc::clone(run), at))
         };
-        Self(runs.iter().find_map(|run| Some((Arc::clone(run), run.steps.iter().position(measured)?))))
+        Self(runs.into_iter().filter(|(_, step)| told(step)).find_map(place))
     }
 
     /// Work of the run `ran` ([`sparklet_history::Measured::work`]); none where the two runs have nothing in common to compare.

@@ -107,6 +107,6 @@ fn failed(last: Outcome) -> Outcome {
 
 /// A step for a planned statement that is about to run.
 pub(super) fn step(name: &str, query: &PreparedQuery, planning: Duration) -> StepRecord {
-    let unmeasured = measure::unmeasured(name, Outcome::Failed);
+    let unmeasured = StepRecord::unmeasured(name, Outcome::Failed);
     StepRecord { planning_us: micros(planning), decisions: query.decisions().to_vec(), ..unmeasured }
 }
