@@ -214,9 +214,10 @@ impl Chunk {
         self.base_us.saturating_add(row.after_us)
     }
 
-    /// True if an observation of that time belongs after all that are here.
+    /// True if all that are here are older than that time. Rows of one time belong into one chunk: it is the key of the chunk that begins with
+    /// them, which pruning may make of any row.
     pub(crate) fn ends_before(&self, at_us: i64) -> bool {
-        self.rows.last().is_none_or(|row| self.at(row) <= at_us)
+        self.rows.last().is_none_or(|row| self.at(row) < at_us)
     }
 
     /// Adds an observation at its place in time; among equal times the later added is the later.

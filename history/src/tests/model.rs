@@ -207,3 +207,21 @@ proptest! {
         prop_assert!(id.as_str().parse::<RunId>().is_ok());
     }
 }
+
+/// A full chunk that ends at the moment at which the next run begins takes that run in: when the older rows are pruned, both would have
+/// one key.
+#[test]
+fn runs_of_one_moment_lose_nothing_when_older_ones_go() {
+    let state = state();
+    let mut store = history(&state).create().unwrap();
+    let step = |minute, nodes: usize| Step { minute, environment: true, nodes: vec![3; nodes] };
+    for (n, step) in [step(0, 4), step(10, CHUNK_ROWS / 2), step(10, 2)].iter().enumerate() {
+        let record = record(n, step);
+        store.append(&record, &texts(&record)).unwrap();
+        store.fold().unwrap();
+    }
+    assert_eq!(store.verify().unwrap().observations, CHUNK_ROWS as u64 / 2 + 6);
+    store.prune(&PrunePolicy { max_runs: Some(2), ..PrunePolicy::default() }, sample::start(99)).unwrap();
+    let report = store.verify().unwrap();
+    assert_eq!((report.problems, report.observations), (Vec::new(), CHUNK_ROWS as u64 / 2 + 2));
+}
