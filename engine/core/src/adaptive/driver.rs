@@ -22,7 +22,7 @@ use super::governor::Governor;
 use super::join::{AdaptiveJoinExec, Resources};
 use super::known;
 use super::leaf::{self, ExchangeLeaf, LeafPlanner};
-use super::path::{at_path, replace_at};
+use super::path::{at_path, node_at, replace_at};
 use super::record::{broadcast, divide_join, run_in_stages, share_subplan, skip_empty};
 use super::rule::AdaptiveJoins;
 use super::running::Running;
@@ -195,7 +195,7 @@ impl Driver {
             }
         };
         let twice = |shared: &Shared| {
-            let subplan = shared.paths.first().and_then(|path| at_path(&self.logical, path))?;
+            let subplan = shared.paths.first().and_then(|path| node_at(&self.logical, path))?;
             Some(format!("{} computed once for {} readers", subplan.display(), shared.paths.len()))
         };
         let line = |boundary: &Boundary| Some(format!("{}{}", line(boundary)?, known(boundary)));
@@ -273,8 +273,8 @@ impl Driver {
         exchanges: &mut usize,
         start: Instant,
     ) -> Result<LogicalPlan> {
-        let Some(subplan) = shared.paths.first().and_then(|path| at_path(&logical, path)) else { return Ok(logical) };
-        let stage = self.plan(subplan).await?;
+        let Some(subplan) = shared.paths.first().and_then(|path| node_at(&logical, path)) else { return Ok(logical) };
+        let stage = self.plan(&subplan).await?;
         let schema = Arc::clone(subplan.schema());
         let what = subplan.display().to_string();
         let id = std::mem::replace(exchanges, *exchanges + 1);

@@ -15,6 +15,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 
 use super::parts::PartsExec;
+use super::path::subqueries;
 use crate::exchange::{Exchange, ExchangeReaderExec, slices};
 
 /// Stands where the subplan stood whose rows the exchange holds, with that subplan's schema.
@@ -46,16 +47,19 @@ impl ExchangeLeaf {
 
 /// The exchanges that `plan` reads, added to `found`.
 #[recursive::recursive]
-pub(super) fn exchanges<'a>(plan: &'a LogicalPlan, found: &mut Vec<&'a Arc<Exchange>>) {
-    found.extend(ExchangeLeaf::of(plan));
+pub(super) fn exchanges(plan: &LogicalPlan, found: &mut Vec<Arc<Exchange>>) {
+    found.extend(ExchangeLeaf::of(plan).cloned());
     plan.inputs().into_iter().for_each(|input| exchanges(input, found));
+    subqueries(plan).iter().flatten().for_each(|query| exchanges(query, found));
 }
 
 /// True if an operator of `plan` is planned already.
 #[recursive::recursive]
 pub(super) fn has_parts(plan: &LogicalPlan) -> bool {
     let parts = |extension: &Extension| extension.node.as_any().downcast_ref::<PartsLeaf>().is_some();
-    matches!(plan, LogicalPlan::Extension(extension) if parts(extension)) || plan.inputs().into_iter().any(has_parts)
+    matches!(plan, LogicalPlan::Extension(extension) if parts(extension))
+        || plan.inputs().into_iter().any(has_parts)
+        || subqueries(plan).iter().flatten().any(|query| has_parts(query))
 }
 
 impl PartialEq for ExchangeLeaf {

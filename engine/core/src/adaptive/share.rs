@@ -2,14 +2,18 @@
 //! filter of a single reader is lost.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::TableReference;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
+
+use super::path::subqueries;
 
 /// A subplan and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shared {
-    /// From the root, the number of the input to go to, for each occurrence.
+    /// From the root, the number of the input or subquery to go to, for each occurrence.
     pub(crate) paths: Vec<Vec<usize>>,
 }
 
@@ -19,22 +23,48 @@ pub(crate) fn repeated(plan: &LogicalPlan) -> Vec<Shared> {
     if !scans_twice(plan) {
         return Vec::new();
     }
+    // Scalar subqueries are plans of their own, with places in this one.
+    let mut queries: Vec<(Vec<usize>, Arc<LogicalPlan>)> = Vec::new();
+    within(plan, &mut Vec::new(), &mut queries);
     let mut search = Search { occurrences: HashMap::new(), path: Vec::new() };
     search.collect(plan, false);
+    for (path, query) in &queries {
+        search.path.clone_from(path);
+        search.collect(query, false);
+    }
     let occurrences = search.occurrences;
     let mut found: Vec<Shared> = Vec::new();
     pick(plan, &occurrences, &mut found);
+    queries.iter().for_each(|(_, query)| pick(query, &occurrences, &mut found));
     found
+}
+
+/// Subqueries of `plan`, which stands at `path`, with their places; the outer before the inner.
+#[recursive::recursive]
+fn within(plan: &LogicalPlan, path: &mut Vec<usize>, found: &mut Vec<(Vec<usize>, Arc<LogicalPlan>)>) {
+    let inputs = plan.inputs();
+    for (i, input) in inputs.iter().enumerate() {
+        path.push(i);
+        within(input, path, found);
+        path.pop();
+    }
+    for (i, query) in subqueries(plan).into_iter().enumerate() {
+        let Some(query) = query else { continue };
+        path.push(inputs.len() + i);
+        found.push((path.clone(), Arc::clone(&query)));
+        within(&query, path, found);
+        path.pop();
+    }
 }
 
 /// A subplan can only repeat where a table does.
 fn scans_twice(plan: &LogicalPlan) -> bool {
-    let mut tables = Vec::new();
+    let mut tables: Vec<TableReference> = Vec::new();
     let mut twice = false;
-    let visited = plan.apply(|node| {
+    let visited = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
-            twice |= tables.contains(&&scan.table_name);
-            tables.push(&scan.table_name);
+            twice |= tables.contains(&scan.table_name);
+            tables.push(scan.table_name.clone());
         }
         Ok(if twice { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     });

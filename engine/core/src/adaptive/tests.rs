@@ -344,6 +344,9 @@ async fn repeated_subplans_are_computed_once() {
     let g = "WITH g AS (SELECT k, sum(v) AS total FROM l GROUP BY k) ";
     assert_eq!(shared(&format!("{g}SELECT * FROM g a JOIN g b ON a.k = b.k")).await, [2]);
     assert_eq!(shared(&format!("{g}SELECT * FROM g UNION ALL SELECT * FROM g UNION ALL SELECT * FROM g")).await, [3]);
+    let most = "(SELECT max(total) FROM g)";
+    assert_eq!(shared(&format!("{g}SELECT * FROM g WHERE total = {most}")).await, [2]);
+    assert_eq!(shared(&format!("{g}SELECT {most} - (SELECT min(total) FROM g) AS width")).await, [2]);
     // Readers that filter by a key differ below the aggregate; what is random is not the same twice.
     assert!(
         shared(&format!("{g}SELECT * FROM g a JOIN g b ON a.total = b.total WHERE a.k = 1 AND b.k = 2"))
