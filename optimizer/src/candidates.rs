@@ -8,7 +8,10 @@ use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::{OptimizerContext, OptimizerRule};
 
 use crate::cardinality::Cardinalities;
-use crate::join_order::{KeyPush, OrderChange, Reordered, push_keys, reorder, same_columns};
+use crate::join_order::{
+    EarlyGroups, KeyPush, MergedAggregates, OrderChange, Reordered, early_groups, merge_aggregates, push_keys, reorder,
+    same_columns,
+};
 
 /// How a candidate differs from the plan that it was made from.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +20,10 @@ pub enum RewriteNote {
     JoinOrder(OrderChange),
     /// Only groups that matter are made.
     KeysPushed(KeyPush),
+    /// Groups are made below joins, or before the sets of a ROLLUP, and merged above.
+    EarlyGroups(EarlyGroups),
+    /// Aggregates that differ by their conditions are computed in one pass.
+    MergedAggregates(MergedAggregates),
 }
 
 /// Another plan for the same rows.
@@ -31,19 +38,26 @@ pub struct LogicalCandidate {
 /// The few best plans that give the rows of `logical`, which should be optimised, the most promising first; `logical` itself is not among
 /// them. The same for the same inputs.
 pub fn candidates(logical: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> Vec<LogicalCandidate> {
-    let mut found: Vec<LogicalCandidate> = Vec::new();
-    found.extend(rewritten(logical, cardinalities, Rewriting::KeysAndOrder));
-    let pushed = |note: &RewriteNote| matches!(note, RewriteNote::KeysPushed(_));
-    if found.iter().any(|candidate| candidate.rewrites.iter().any(pushed)) {
-        found.extend(rewritten(logical, cardinalities, Rewriting::Order));
+    let all = Rewriting { keys: true, early: true };
+    let Some(most) = rewritten(logical, cardinalities, all) else { return Vec::new() };
+    let has = |wanted: fn(&RewriteNote) -> bool| most.rewrites.iter().any(wanted);
+    let keys = has(|note| matches!(note, RewriteNote::KeysPushed(_)));
+    let early = has(|note| matches!(note, RewriteNote::EarlyGroups(_)));
+    let mut found = vec![most];
+    if early {
+        found.extend(rewritten(logical, cardinalities, Rewriting { keys: true, early: false }));
+    }
+    if keys {
+        found.extend(rewritten(logical, cardinalities, Rewriting { keys: false, early: false }));
     }
     found
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Rewriting {
-    Order,
-    KeysAndOrder,
+/// What is rewritten beside the orders of joins.
+#[derive(Debug, Clone, Copy)]
+struct Rewriting {
+    keys: bool,
+    early: bool,
 }
 
 /// `logical` rewritten, its scalar subqueries included; none where nothing changes.
@@ -54,10 +68,20 @@ fn rewritten(
 ) -> Option<LogicalCandidate> {
     let mut rewrites = Vec::new();
     let mut current: Option<LogicalPlan> = None;
-    if rewriting == Rewriting::KeysAndOrder
-        && let Some((plan, pushed)) = push_keys(logical, cardinalities)
+    if let Some((plan, merged)) = merge_aggregates(logical, cardinalities) {
+        rewrites.extend(merged.into_iter().map(RewriteNote::MergedAggregates));
+        current = Some(plan);
+    }
+    if rewriting.keys
+        && let Some((plan, pushed)) = push_keys(current.as_ref().unwrap_or(logical), cardinalities)
     {
         rewrites.extend(pushed.into_iter().map(RewriteNote::KeysPushed));
+        current = Some(plan);
+    }
+    if rewriting.early
+        && let Some((plan, early)) = early_groups(current.as_ref().unwrap_or(logical), cardinalities)
+    {
+        rewrites.extend(early.into_iter().map(RewriteNote::EarlyGroups));
         current = Some(plan);
     }
     if let Some(Reordered { plan, because }) = reorder(current.as_ref().unwrap_or(logical), cardinalities) {

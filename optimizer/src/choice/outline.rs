@@ -48,6 +48,18 @@ pub fn rewrite_change(note: &RewriteNote) -> PlanChange {
                 order.cost_after / 1e6
             ),
         },
+        RewriteNote::EarlyGroups(early) => PlanChange::Rewrite {
+            name: "groups made early".to_owned(),
+            what: match early.joined_later {
+                0 => format!("{:.0} of {:.0} rows, before the sets of groups", early.groups, early.rows),
+                1 => format!("{:.0} of {:.0} rows, before the last relation is joined", early.groups, early.rows),
+                later => format!("{:.0} of {:.0} rows, before {later} relations are joined", early.groups, early.rows),
+            },
+        },
+        RewriteNote::MergedAggregates(merged) => PlanChange::Rewrite {
+            name: "aggregates merged".to_owned(),
+            what: format!("{} that differ by their conditions, over {:.0} rows", merged.aggregates, merged.rows),
+        },
         RewriteNote::KeysPushed(pushed) => PlanChange::Rewrite {
             name: "keys pushed down".to_owned(),
             what: format!(

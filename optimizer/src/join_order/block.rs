@@ -57,18 +57,30 @@ impl<'p> Block<'p> {
         if !reaches_join(plan) {
             return Ok(None);
         }
-        let mut block = Self {
-            relations: Vec::new(),
-            conjuncts: Vec::new(),
+        let mut block = Self::of_relations(Vec::new(), Vec::new());
+        let (output, written) = block.take(plan)?;
+        (block.output, block.written) = (output, written);
+        Ok((block.relations.len() <= MAX_RELATIONS).then_some(block))
+    }
+
+    /// A block of one relation.
+    pub(super) fn single(plan: &'p LogicalPlan) -> Self {
+        let mut block = Self::of_relations(vec![plan], Vec::new());
+        block.output = (0..plan.schema().fields().len()).map(|column| (0, column)).collect();
+        block
+    }
+
+    /// A block whose relations are joined by `conjuncts`, in no order yet.
+    pub(super) fn of_relations(relations: Vec<&'p LogicalPlan>, conjuncts: Vec<Expr>) -> Self {
+        Self {
+            relations,
+            conjuncts,
             existences: Vec::new(),
             output: Vec::new(),
             written: Tree::Relation(0),
             joins: Vec::new(),
             late: Vec::new(),
-        };
-        let (output, written) = block.take(plan)?;
-        (block.output, block.written) = (output, written);
-        Ok((block.relations.len() <= MAX_RELATIONS).then_some(block))
+        }
     }
 
     /// Takes `plan` in: its output columns, and the order of its joins.
@@ -173,7 +185,7 @@ fn reaches_join(plan: &LogicalPlan) -> bool {
 }
 
 /// A condition that gives the same wherever it is evaluated.
-fn movable(expr: &Expr) -> bool {
+pub(super) fn movable(expr: &Expr) -> bool {
     let fixed = expr.exists(|e| {
         Ok(match e {
             Expr::OuterReferenceColumn(..) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) => true,
@@ -206,7 +218,7 @@ fn placed(predicate: &Expr, input: &LogicalPlan, columns: &[Place]) -> Result<Ve
     Ok(split_conjunction_owned(placed_whole(predicate, input, columns)?))
 }
 
-fn placed_whole(expr: &Expr, input: &LogicalPlan, columns: &[Place]) -> Result<Expr> {
+pub(super) fn placed_whole(expr: &Expr, input: &LogicalPlan, columns: &[Place]) -> Result<Expr> {
     let schema = input.schema();
     replaced(expr, &|column| schema.maybe_index_of_column(column).and_then(|at| columns.get(at).copied()))
 }

@@ -13,7 +13,7 @@ use super::graph::{Graph, split};
 use super::set::{Set, within};
 
 /// Names of the columns of the relations, no two alike.
-struct Names(Vec<Vec<Column>>);
+pub(super) struct Names(Vec<Vec<Column>>);
 
 impl Names {
     /// Where two relations have a column of one name, the later relation's columns get new ones.
@@ -66,7 +66,8 @@ impl Names {
         known.cloned().ok_or_else(|| plan_datafusion_err!("no column {column} in relation {relation}"))
     }
 
-    fn named(&self, expr: &Expr) -> Result<Expr> {
+    /// `expr` of a block in these names.
+    pub(super) fn named(&self, expr: &Expr) -> Result<Expr> {
         let named = expr.clone().transform(|e| match e {
             Expr::Column(column) => {
                 let place = place_of(&column).ok_or_else(|| plan_datafusion_err!("no place `{column}`"))?;
@@ -102,6 +103,19 @@ pub(super) fn joins<'p>(plan: &'p LogicalPlan, tree: &Tree, into: &mut Vec<(&'p 
     }
 }
 
+/// The joins of `tree` over `relations`, which get names that are not alike and the conditions on them alone; with these names.
+pub(super) fn joins_of(graph: &Graph, relations: &mut [LogicalPlan], tree: &Tree) -> Result<(LogicalPlan, Names)> {
+    let names = Names::given(relations)?;
+    for (i, plan) in relations.iter_mut().enumerate() {
+        let own = graph.relations.get(i).map(|r| r.own.as_slice()).unwrap_or_default();
+        let own = own.iter().map(|expr| names.named(expr)).collect::<Result<Vec<_>>>()?;
+        if let Some(predicate) = conjunction(own) {
+            *plan = LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(plan.clone()))?);
+        }
+    }
+    Ok((joined(graph, relations, &names, tree)?, names))
+}
+
 /// The plan that joins `relations` in the order of `tree`, the left of each join built, and gives the columns `output` as `original` names them.
 pub(super) fn plan(
     graph: &Graph,
@@ -110,15 +124,7 @@ pub(super) fn plan(
     output: &[Place],
     original: &LogicalPlan,
 ) -> Result<LogicalPlan> {
-    let names = Names::given(&mut relations)?;
-    for (i, plan) in relations.iter_mut().enumerate() {
-        let own = graph.relations.get(i).map(|r| r.own.as_slice()).unwrap_or_default();
-        let own = own.iter().map(|expr| names.named(expr)).collect::<Result<Vec<_>>>()?;
-        if let Some(predicate) = conjunction(own) {
-            *plan = LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(plan.clone()))?);
-        }
-    }
-    let joined = joined(graph, &relations, &names, tree)?;
+    let (joined, names) = joins_of(graph, &mut relations, tree)?;
     let schema = original.schema();
     let exprs = output
         .iter()

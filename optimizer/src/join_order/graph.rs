@@ -76,7 +76,7 @@ pub(super) struct Graph {
     pub(super) conditions: Vec<Condition>,
     pub(super) neighbours: Vec<Set>,
     /// Relations that multiply rows.
-    inner: Set,
+    pub(super) inner: Set,
     rows: HashMap<Set, f64>,
     plain: HashMap<Set, f64>,
     /// Rows that past runs tell of.
@@ -303,7 +303,8 @@ impl Graph {
         self.reached(single(of), self.inner)
     }
 
-    fn reached(&self, from: Set, among: Set) -> Set {
+    /// Relations among `among` that hang together with `from`.
+    pub(super) fn reached(&self, from: Set, among: Set) -> Set {
         let mut all = from;
         loop {
             let next = all | (self.neighbours_of(all) & among);

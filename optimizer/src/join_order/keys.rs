@@ -14,6 +14,7 @@ use datafusion::logical_expr::{Aggregate, Expr, Join, JoinConstraint, LogicalPla
 use super::block::{Block, Place, place_of};
 use super::graph::Graph;
 use super::set::single;
+use super::with_inputs;
 use crate::cardinality::join::{KeySide, divisor};
 use crate::cardinality::profile::left_of;
 use crate::cardinality::{Cardinalities, Profiles, address};
@@ -304,14 +305,7 @@ fn with_input(plan: &LogicalPlan, change: &mut dyn FnMut(&LogicalPlan) -> Result
         LogicalPlan::Aggregate(_) => change(input)?,
         _ => with_input(input, change)?,
     };
-    let mut new = Some(new);
-    let replaced = plan.clone().map_children(|old| {
-        Ok(match new.take() {
-            Some(new) => datafusion::common::tree_node::Transformed::yes(new),
-            None => datafusion::common::tree_node::Transformed::no(old),
-        })
-    })?;
-    Ok(replaced.data)
+    with_inputs(plan, vec![new])
 }
 
 /// `plan` with subplans replaced by address.
@@ -320,13 +314,6 @@ fn replace(plan: &LogicalPlan, by: &HashMap<usize, LogicalPlan>) -> Result<Logic
     if let Some(new) = by.get(&address(plan)) {
         return Ok(new.clone());
     }
-    let mut new: Vec<LogicalPlan> = plan.inputs().into_iter().map(|input| replace(input, by)).collect::<Result<_>>()?;
-    new.reverse();
-    let replaced = plan.clone().map_children(|old| {
-        Ok(match new.pop() {
-            Some(new) => datafusion::common::tree_node::Transformed::yes(new),
-            None => datafusion::common::tree_node::Transformed::no(old),
-        })
-    })?;
-    Ok(replaced.data)
+    let new = plan.inputs().into_iter().map(|input| replace(input, by)).collect::<Result<_>>()?;
+    with_inputs(plan, new)
 }

@@ -8,23 +8,29 @@ mod block;
 mod build;
 mod cost;
 mod dpccp;
+mod eager;
 mod graph;
 mod keys;
+mod merged;
 mod search;
 mod set;
 #[cfg(test)]
 mod tests;
 
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{HashMap, Result};
 use datafusion::logical_expr::LogicalPlan;
 
 use crate::cardinality::{Cardinalities, Profiles, address};
 use crate::fingerprint::Identity;
 use block::Block;
+pub use eager::EarlyGroups;
+pub(crate) use eager::early_groups;
 use graph::Graph;
 pub use keys::KeyPush;
 pub(crate) use keys::push_keys;
+pub use merged::MergedAggregates;
+pub(crate) use merged::merge_aggregates;
 use set::Set;
 
 /// An order of joins that was changed.
@@ -94,27 +100,12 @@ impl Search<'_> {
         if self.changes.len() == before {
             return Ok(plan.clone());
         }
-        let mut new = new.into_iter();
-        let replaced = plan.clone().map_children_of(&mut |old| match new.next() {
-            Some(input) => Transformed::yes(input),
-            None => Transformed::no(old),
-        })?;
-        Ok(replaced)
-    }
-
-    /// Joins as they are written; without those that a condition above would be counted to, which makes them differ.
-    fn written<'p>(&self, block: &'p Block<'_>) -> impl Iterator<Item = (&'p LogicalPlan, Set, Set)> {
-        block.joins.iter().copied().filter(|(_, left, right)| {
-            !block.late.iter().any(|e| {
-                let of = block::relations_of(e);
-                of != 0 && set::within(of, left | right)
-            })
-        })
+        with_inputs(plan, new)
     }
 
     /// The cheapest order. Past runs may tell of its joins too: then it is looked for again.
     fn order(&self, plan: &LogicalPlan, block: &Block<'_>, graph: &mut Graph) -> Result<Option<(block::Tree, f64)>> {
-        for (join, left, right) in self.written(block) {
+        for (join, left, right) in written(block) {
             if let Some(known) = self.profiles.observed(join) {
                 graph.learn(left, right, known.rows);
             }
@@ -147,7 +138,7 @@ impl Search<'_> {
             }
             found = search::cheapest(graph);
         }
-        self.compose(graph, &self.identities, self.written(block));
+        self.compose(graph, &self.identities, written(block));
         Ok(found)
     }
 
@@ -188,6 +179,28 @@ impl Search<'_> {
     }
 }
 
+/// Joins as they are written; without those that a condition above would be counted to, which makes them differ.
+fn written<'p>(block: &'p Block<'_>) -> impl Iterator<Item = (&'p LogicalPlan, Set, Set)> {
+    block.joins.iter().copied().filter(|(_, left, right)| {
+        !block.late.iter().any(|e| {
+            let of = block::relations_of(e);
+            of != 0 && set::within(of, left | right)
+        })
+    })
+}
+
+/// `plan` over other inputs.
+fn with_inputs(plan: &LogicalPlan, inputs: Vec<LogicalPlan>) -> Result<LogicalPlan> {
+    let mut inputs = inputs.into_iter();
+    let replaced = plan.clone().map_children(|old| {
+        Ok(match inputs.next() {
+            Some(input) => Transformed::yes(input),
+            None => Transformed::no(old),
+        })
+    })?;
+    Ok(replaced.data)
+}
+
 /// Names, types and nullability of all columns are the same.
 pub(crate) fn same_columns(a: &LogicalPlan, b: &LogicalPlan) -> bool {
     let (a, b) = (a.schema(), b.schema());
@@ -195,15 +208,4 @@ pub(crate) fn same_columns(a: &LogicalPlan, b: &LogicalPlan) -> bool {
         && a.iter().zip(b.iter()).all(|((p, f), (q, g))| {
             p == q && f.name() == g.name() && f.data_type() == g.data_type() && f.is_nullable() == g.is_nullable()
         })
-}
-
-trait MapChildren: Sized {
-    fn map_children_of(self, f: &mut dyn FnMut(LogicalPlan) -> Transformed<LogicalPlan>) -> Result<LogicalPlan>;
-}
-
-impl MapChildren for LogicalPlan {
-    fn map_children_of(self, f: &mut dyn FnMut(LogicalPlan) -> Transformed<LogicalPlan>) -> Result<LogicalPlan> {
-        use datafusion::common::tree_node::TreeNode;
-        Ok(self.map_children(|child| Ok(f(child)))?.data)
-    }
 }

@@ -8,7 +8,7 @@ use super::block::Tree;
 use super::cost;
 use super::dpccp;
 use super::graph::Graph;
-use super::set::{Set, single};
+use super::set::{Set, members, single};
 
 /// Most pairs of sets that the exact search looks at: a few milliseconds.
 const MAX_PAIRS: usize = 12_000;
@@ -18,8 +18,14 @@ const MAX_EXACT: usize = 12;
 
 /// The cheapest order and its cost; none where the graph has no order (it always should).
 pub(super) fn cheapest(graph: &mut Graph) -> Option<(Tree, f64)> {
-    let exact = (graph.relations.len() <= MAX_EXACT).then(|| exhaustive(graph)).flatten();
-    exact.or_else(|| greedy(graph))
+    let all = (0..graph.relations.len()).fold(0, |set, relation| set | single(relation));
+    cheapest_of(graph, all)
+}
+
+/// The cheapest order of the joins of `set`, which should hang together, and its cost.
+pub(super) fn cheapest_of(graph: &mut Graph, set: Set) -> Option<(Tree, f64)> {
+    let exact = (set.count_ones() as usize <= MAX_EXACT).then(|| exhaustive(graph, set)).flatten();
+    exact.or_else(|| greedy(graph, set))
 }
 
 /// The cost of an order.
@@ -48,11 +54,11 @@ struct Best {
     right: Set,
 }
 
-fn exhaustive(graph: &mut Graph) -> Option<(Tree, f64)> {
-    let n = graph.relations.len();
+fn exhaustive(graph: &mut Graph, whole: Set) -> Option<(Tree, f64)> {
     let mut best: HashMap<Set, Best> =
-        (0..n).map(|i| (single(i), Best { cost: 0.0, left: single(i), right: single(i) })).collect();
-    let neighbours = graph.neighbours.clone();
+        members(whole).map(|i| (single(i), Best { cost: 0.0, left: single(i), right: single(i) })).collect();
+    let within = |(i, of): (usize, &Set)| if whole & single(i) == 0 { 0 } else { of & whole };
+    let neighbours: Vec<Set> = graph.neighbours.iter().enumerate().map(within).collect();
     let mut looked_at = 0;
     let all = dpccp::pairs(&neighbours, &mut |left, right| {
         looked_at += 1;
@@ -76,7 +82,6 @@ fn exhaustive(graph: &mut Graph) -> Option<(Tree, f64)> {
     if all.is_break() {
         return None;
     }
-    let whole = (0..n).fold(0, |set, i| set | single(i));
     let cost = best.get(&whole)?.cost;
     Some((tree(&best, whole)?, cost))
 }
@@ -91,8 +96,8 @@ fn tree(best: &HashMap<Set, Best>, set: Set) -> Option<Tree> {
 
 /// Greedy operator ordering (Fegaras, 1998): of all joins that can be made, the one whose result is the smallest, again and again; by cost
 /// where results are equal.
-fn greedy(graph: &mut Graph) -> Option<(Tree, f64)> {
-    let mut parts: Vec<(Set, Tree)> = (0..graph.relations.len()).map(|i| (single(i), Tree::Relation(i))).collect();
+fn greedy(graph: &mut Graph, whole: Set) -> Option<(Tree, f64)> {
+    let mut parts: Vec<(Set, Tree)> = members(whole).map(|i| (single(i), Tree::Relation(i))).collect();
     let mut total = 0.0;
     while parts.len() > 1 {
         let mut chosen: Option<(f64, f64, usize, usize)> = None;

@@ -22,17 +22,17 @@ use super::*;
 use crate::candidates::narrowed;
 use crate::source::SourceMap;
 
-type Row = (Option<i64>, Option<i64>, Option<i64>);
-type Rows = Vec<Row>;
+pub(super) type Row = (Option<i64>, Option<i64>, Option<i64>);
+pub(super) type Rows = Vec<Row>;
 
-fn tables() -> impl Strategy<Value = Vec<Rows>> {
+pub(super) fn tables() -> impl Strategy<Value = Vec<Rows>> {
     let value = || prop::option::weighted(0.85, 0i64..5);
     let rows = prop::collection::vec((value(), value(), value()), 0..9);
     prop::collection::vec(rows, 5)
 }
 
 /// `t0` to `t4` with columns `a`, `b`, `c` and a text `s`.
-fn context(tables: &[Rows]) -> SessionContext {
+pub(super) fn context(tables: &[Rows]) -> SessionContext {
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
     for (i, rows) in tables.iter().enumerate() {
         let fields = ["a", "b", "c"].map(|name| Field::new(name, DataType::Int64, true));
@@ -180,13 +180,11 @@ fn shuffled(plan: &LogicalPlan, profiles: &Profiles, draws: &[u8], changed: &mut
         assert!(same_columns(&built, plan), "{}\n{}", built.display_indent_schema(), plan.display_indent_schema());
         return built;
     }
-    let mut inputs: Vec<LogicalPlan> =
-        plan.inputs().into_iter().map(|input| shuffled(input, profiles, draws, changed)).collect();
-    inputs.reverse();
-    plan.clone().map_children_of(&mut |_| Transformed::yes(inputs.pop().unwrap())).unwrap()
+    let inputs = plan.inputs().into_iter().map(|input| shuffled(input, profiles, draws, changed)).collect();
+    with_inputs(plan, inputs).unwrap()
 }
 
-async fn rows(context: &SessionContext, optimized: &LogicalPlan) -> Result<Vec<String>, String> {
+pub(super) async fn rows(context: &SessionContext, optimized: &LogicalPlan) -> Result<Vec<String>, String> {
     // Planned as it is: no rule of the logical optimizer may mend it.
     let state = context.state();
     let physical = state.query_planner().create_physical_plan(optimized, &state).await.map_err(|e| e.to_string())?;
@@ -197,7 +195,7 @@ async fn rows(context: &SessionContext, optimized: &LogicalPlan) -> Result<Vec<S
     Ok(lines)
 }
 
-fn cases() -> u32 {
+pub(super) fn cases() -> u32 {
     std::env::var("SPARKLET_TEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(64)
 }
 

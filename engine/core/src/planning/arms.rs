@@ -151,8 +151,10 @@ fn may_save_us(candidate: &LogicalCandidate) -> f64 {
     let of = |note: &RewriteNote| match note {
         RewriteNote::JoinOrder(order) => (order.cost_before - order.cost_after).max(0.0) / 1000.0,
         RewriteNote::KeysPushed(_) => f64::INFINITY,
+        RewriteNote::EarlyGroups(early) => early.saves / 1000.0,
+        RewriteNote::MergedAggregates(merged) => merged.saves / 1000.0,
     };
-    // It is a cost of joins alone, and about right at best.
+    // It is a cost of what is changed alone, and about right at best.
     candidate.rewrites.iter().map(of).sum::<f64>() * 2.0
 }
 
