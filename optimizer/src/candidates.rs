@@ -9,8 +9,8 @@ use datafusion::optimizer::{OptimizerContext, OptimizerRule};
 
 use crate::cardinality::Cardinalities;
 use crate::join_order::{
-    EarlyGroups, KeyPush, MergedAggregates, OrderChange, Reordered, early_groups, merge_aggregates, push_keys, reorder,
-    same_columns,
+    EarlyGroups, KeyPush, MergedAggregates, OrderChange, OuterLater, Reordered, early_groups, merge_aggregates,
+    outer_later, push_keys, reorder, same_columns,
 };
 
 /// How a candidate differs from the plan that it was made from.
@@ -24,6 +24,8 @@ pub enum RewriteNote {
     EarlyGroups(EarlyGroups),
     /// Aggregates that differ by their conditions are computed in one pass.
     MergedAggregates(MergedAggregates),
+    /// An inner join runs before an outer one.
+    OuterLater(OuterLater),
 }
 
 /// Another plan for the same rows.
@@ -70,6 +72,10 @@ fn rewritten(
     let mut current: Option<LogicalPlan> = None;
     if let Some((plan, merged)) = merge_aggregates(logical, cardinalities) {
         rewrites.extend(merged.into_iter().map(RewriteNote::MergedAggregates));
+        current = Some(plan);
+    }
+    if let Some((plan, moved)) = outer_later(current.as_ref().unwrap_or(logical), cardinalities) {
+        rewrites.extend(moved.into_iter().map(RewriteNote::OuterLater));
         current = Some(plan);
     }
     if rewriting.keys

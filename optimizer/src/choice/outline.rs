@@ -60,6 +60,10 @@ pub fn rewrite_change(note: &RewriteNote) -> PlanChange {
             name: "aggregates merged".to_owned(),
             what: format!("{} that differ by their conditions, over {:.0} rows", merged.aggregates, merged.rows),
         },
+        RewriteNote::OuterLater(later) => PlanChange::Rewrite {
+            name: "outer join later".to_owned(),
+            what: format!("of {:.0} rows instead of {:.0}", later.rows_after, later.rows_before),
+        },
         RewriteNote::KeysPushed(pushed) => PlanChange::Rewrite {
             name: "keys pushed down".to_owned(),
             what: format!(

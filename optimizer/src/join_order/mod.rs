@@ -12,6 +12,7 @@ mod eager;
 mod graph;
 mod keys;
 mod merged;
+mod outer;
 mod search;
 mod set;
 #[cfg(test)]
@@ -31,6 +32,8 @@ pub use keys::KeyPush;
 pub(crate) use keys::push_keys;
 pub use merged::MergedAggregates;
 pub(crate) use merged::merge_aggregates;
+pub use outer::OuterLater;
+pub(crate) use outer::outer_later;
 use set::Set;
 
 /// An order of joins that was changed.

@@ -205,7 +205,7 @@ fn any_order_gives_the_same_rows() {
     let mut runner = TestRunner::new(Config { cases: cases(), ..Config::default() });
     let cases = (tables(), statements(), prop::collection::vec(any::<u8>(), 8));
     let sources = SourceMap::default();
-    let pushes = std::cell::Cell::new(0);
+    let (pushes, later) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
     runner
         .run(&cases, |(tables, statement, draws)| {
             runtime.block_on(async {
@@ -236,6 +236,16 @@ fn any_order_gives_the_same_rows() {
                     prop_assert_eq!(got.as_ref(), Ok(&expected), "{}\n{}", shown(), pushed.display_indent());
                     pushes.set(pushes.get() + 1);
                 }
+                let all = outer::Limits { min_rows: 0.0, max_share: f64::INFINITY };
+                if let Some((moved, _)) = outer::outer_later_within(&logical, &cardinalities, &all) {
+                    let moved = narrowed(moved, &logical).expect("the columns stay");
+                    let got = rows(&context, &moved).await;
+                    prop_assert_eq!(got.as_ref(), Ok(&expected), "{}\n{}", shown(), moved.display_indent());
+                    let other = shuffled(&moved, &cardinalities.profiles(&moved), &draws, &mut changed);
+                    let got = rows(&context, &narrowed(other, &logical).expect("the columns stay")).await;
+                    prop_assert_eq!(got.as_ref(), Ok(&expected), "{}\n{}", shown(), moved.display_indent());
+                    later.set(later.get() + 1);
+                }
                 for candidate in crate::candidates(&logical, &Cardinalities::new(&NoEvidence, scope, &sources)) {
                     let got = rows(&context, &candidate.plan).await;
                     prop_assert_eq!(got.as_ref(), Ok(&expected), "{}\n{}", shown(), candidate.plan.display_indent());
@@ -245,4 +255,5 @@ fn any_order_gives_the_same_rows() {
         })
         .unwrap();
     assert!(pushes.get() > 0, "no statement has a key to push");
+    assert!(later.get() > 0, "no statement has an outer join to move");
 }

@@ -153,6 +153,7 @@ fn may_save_us(candidate: &LogicalCandidate) -> f64 {
         RewriteNote::KeysPushed(_) => f64::INFINITY,
         RewriteNote::EarlyGroups(early) => early.saves / 1000.0,
         RewriteNote::MergedAggregates(merged) => merged.saves / 1000.0,
+        RewriteNote::OuterLater(later) => later.saves / 1000.0,
     };
     // It is a cost of what is changed alone, and about right at best.
     candidate.rewrites.iter().map(of).sum::<f64>() * 2.0
