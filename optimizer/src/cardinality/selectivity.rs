@@ -161,6 +161,13 @@ fn binary(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema, profile: &
             (a.0 * b.0, a.1 && b.1)
         }
         Operator::Or => {
+            // `x = 1 OR x = 2` is a list of values.
+            if let (Some((a, m)), Some((b, n))) = (values_of(left, schema), values_of(right, schema))
+                && a == b
+                && let Some(column) = profile.columns.get_mut(a)
+            {
+                return equal_to(column, (m + n) as f64);
+            }
             // Each branch is judged as the filter that it would be.
             let branch = |expr: &Expr| {
                 let whole = profile.rows.max(1.0);
@@ -184,6 +191,25 @@ fn binary(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema, profile: &
         Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq => (RANGE, false),
         Operator::LikeMatch | Operator::ILikeMatch | Operator::RegexMatch | Operator::RegexIMatch => (CONTAINS, false),
         _ => (UNKNOWN, false),
+    }
+}
+
+/// The column that must have one of some values, and how many these are.
+fn values_of(expr: &Expr, schema: &DFSchema) -> Option<(usize, usize)> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
+            let (column, value) = match column_of(left, schema) {
+                Some(column) => (column, right),
+                None => (column_of(right, schema)?, left),
+            };
+            literal(value).map(|_| (column, 1))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            let ((a, m), (b, n)) = (values_of(left, schema)?, values_of(right, schema)?);
+            (a == b).then_some((a, m + n))
+        }
+        Expr::InList(list) if !list.negated => Some((column_of(&list.expr, schema)?, list.list.len())),
+        _ => None,
     }
 }
 

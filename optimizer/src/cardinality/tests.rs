@@ -60,6 +60,13 @@ fn conditions_keep_their_share() {
     assert!((kept(col("day").gt_eq(lit(1)).and(col("day").lt_eq(lit(73)))) - 1_800.0).abs() < 20.0);
     assert!((kept(col("day").is_null()) - 1_000.0).abs() < 1.0);
     assert!((kept(col("id").in_list(vec![lit(1), lit(2), lit(3)], false)) - 3.0).abs() < 0.1);
+    let (known, schema) = profile();
+    let (day, other) = (col("day").eq(lit(7)), col("day").eq(lit(9)));
+    let days = filtered(known, &day.or(other), &schema);
+    assert!(
+        (days.rows - 2.0 * 9_000.0 / 365.0).abs() < 1.0 && (days.columns[1].distinct - 2.0).abs() < 1e-9,
+        "{days:?}"
+    );
     assert!(kept(col("day").eq(lit(400))) < 1.0);
     assert!(kept(col("day").not_eq(lit(7))) > 8_000.0);
     let either = kept(col("id").lt_eq(lit(1000)).or(col("id").gt(lit(9000))));

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::statistics::StatisticsContext;
-use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, StatisticsArgs};
 use sparklet_history::{Completeness, Evidence, Fingerprint, Observation, RunId, Scope, Subplan};
 
 use crate::cardinality::{Cardinalities, EstimateSource};
@@ -145,7 +146,52 @@ impl<'a> Known<'a> {
             estimates.push(known.or_else(|| by_statistics(node, &statistics)));
         };
         for_each_node(plan, &mut 0, &mut visit);
+        states(plan, &mut 0, None, &mut estimates);
         estimates
+    }
+}
+
+/// Rows of partial aggregates, and of what moves them: no more than the groups that the final one makes of them, in each partition. What passes
+/// is no subplan, so nothing was observed of it by name, and DataFusion expects as many rows as go in.
+fn states(
+    plan: &Arc<dyn ExecutionPlan>,
+    at: &mut usize,
+    groups: Option<&RowEstimate>,
+    estimates: &mut [Option<RowEstimate>],
+) {
+    let own = *at;
+    *at += 1;
+    let aggregate = plan.downcast_ref::<AggregateExec>();
+    let is_final =
+        aggregate.is_some_and(|of| matches!(of.mode(), AggregateMode::Final | AggregateMode::FinalPartitioned));
+    let children = plan.children();
+    let below = match (is_final, groups, children.as_slice()) {
+        (true, ..) => estimates.get(own).cloned().flatten(),
+        // Moved, not computed.
+        (false, Some(groups), [_]) if aggregate.is_none() => Some(groups.clone()),
+        _ => None,
+    };
+    let first = *at;
+    for child in &children {
+        states(child, at, below.as_ref(), estimates);
+    }
+    let (Some(groups), Some(input)) = (groups, estimates.get(first).cloned().flatten()) else { return };
+    let estimate = match (aggregate, children.as_slice()) {
+        (None, [_]) => input,
+        (Some(partial), [child]) if *partial.mode() == AggregateMode::Partial => {
+            let sets = partial.group_expr().groups().len().max(1) as f64;
+            let partitions = child.output_partitioning().partition_count() as f64;
+            RowEstimate {
+                rows: (input.rows * sets).min(groups.rows * partitions),
+                low: (input.low * sets).min(groups.low),
+                high: (input.high * sets).min(groups.high * partitions),
+                observed: false,
+            }
+        }
+        _ => return,
+    };
+    if let Some(known) = estimates.get_mut(own) {
+        *known = Some(estimate);
     }
 }
 
@@ -174,5 +220,41 @@ pub fn for_each_node(
 fn add(runs: &mut Vec<RunId>, run: &RunId) {
     if !runs.contains(run) {
         runs.push(run.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::prelude::{SessionConfig, SessionContext};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_partial_aggregate_gives_no_more_than_the_groups_of_each_partition() {
+        let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(4));
+        context
+            .sql("CREATE TABLE t AS SELECT value % 7 AS k FROM range(10000)")
+            .await
+            .unwrap()
+            .collect()
+            .await
+            .unwrap();
+        let plan = context.sql("SELECT k, count(*) FROM t GROUP BY k").await.unwrap();
+        let plan = plan.create_physical_plan().await.unwrap();
+        let mut estimates = Vec::new();
+        let mut modes = Vec::new();
+        for_each_node(&plan, &mut 0, &mut |node, _| {
+            let mode = node.downcast_ref::<AggregateExec>().map(|aggregate| *aggregate.mode());
+            let groups = mode.is_some_and(|mode| mode == AggregateMode::FinalPartitioned);
+            estimates.push(Some(RowEstimate::within(if groups { 7.0 } else { 10_000.0 }, 1.0, groups)));
+            modes.push(mode);
+        });
+        states(&plan, &mut 0, None, &mut estimates);
+        let at = modes.iter().position(|mode| *mode == Some(AggregateMode::Partial)).unwrap();
+        let partial = estimates[at].as_ref().unwrap();
+        assert!(partial.rows > 6.0 && partial.rows <= 28.0, "{partial:?}");
+        // What moves the groups has as many; what goes in stays as it was.
+        assert_eq!(estimates[at - 1].as_ref().map(|e| e.rows), Some(partial.rows));
+        assert_eq!(estimates.last().unwrap().as_ref().map(|e| e.rows), Some(10_000.0));
     }
 }
