@@ -100,6 +100,8 @@ struct Asked<'p> {
     sets: f64,
     /// Expected groups of all sets.
     groups: f64,
+    /// Past runs tell of them.
+    observed: bool,
 }
 
 /// Where groups are made: over the joined relations of `below`.
@@ -219,8 +221,8 @@ impl Visit<'_> {
             _ => None,
         });
         let all = (0..block.relations.len()).fold(0, |set, relation| set | single(relation));
-        let groups = self.profiles.of(plan).rows;
-        Ok(Some(Asked { functions: functions.collect(), block, graph, all, keys: exprs, sets, groups }))
+        let (groups, observed) = (self.profiles.of(plan).rows, self.profiles.observed(plan).is_some());
+        Ok(Some(Asked { functions: functions.collect(), block, graph, all, keys: exprs, sets, groups, observed }))
     }
 }
 
@@ -351,8 +353,22 @@ impl Asked<'_> {
         let mut groups = (combinations * (1.0 - (-rows / combinations).exp())).clamp(1.0, rows);
         if below == self.all {
             groups = groups.min(self.groups.max(1.0));
+        } else if self.observed && self.sets == 1.0 {
+            // Each group there was has as many of these as rows of the relations that wait are called alike.
+            let alike: f64 = members(self.all & !below).map(|relation| self.called_alike(relation)).product();
+            groups = groups.min((self.groups * alike).max(1.0));
         }
         groups
+    }
+
+    /// Rows of `relation` for each combination of its group keys, expected.
+    fn called_alike(&self, relation: usize) -> f64 {
+        let Some(known) = self.graph.relations.get(relation) else { return 1.0 };
+        let rows = known.profile.rows.max(1.0);
+        let keys = self.keys.iter().filter(|key| relations_of(key) == single(relation));
+        let columns = keys.flat_map(|key| key.column_refs().into_iter().filter_map(place_of));
+        let combinations: f64 = columns.map(|(_, at)| known.profile.distinct_left(at)).product();
+        rows / combinations.clamp(1.0, rows)
     }
 
     /// The relations to group over, and what that saves; none where nothing is saved.
