@@ -4,17 +4,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use crate::block;
 use crate::choice::{ChoiceRecord, HistoryUnused};
 use crate::error::HistoryError;
 use crate::evidence::{Evidence, NoEvidence, Scope, Subplan};
 use crate::folder::{Current, Folder};
 use crate::history::{History, HistoryOptions};
-use crate::observe::observations_of;
+use crate::observe::{Observed, observation_of, rows_in};
 use crate::record::{Fingerprint, Observation, RunRecord, StepRecord};
 use crate::store::{RunFilter, Store};
 
@@ -219,7 +221,7 @@ fn last_runs(
     limits: &RecallLimits,
 ) -> Result<(Vec<RunRecord>, Vec<String>), HistoryError> {
     let filter = RunFilter { pipeline: Some(scope.pipeline.to_owned()), ..RunFilter::default() };
-    let mut records = Vec::new();
+    let mut blocks = Vec::new();
     let mut elsewhere = Vec::new();
     let mut bytes = 0;
     for (summary, size) in store.run_sizes(&filter, LOOKED_AT)? {
@@ -233,14 +235,38 @@ fn last_runs(
             continue;
         }
         bytes += size;
-        if records.len() >= limits.runs || (bytes > limits.bytes && !records.is_empty()) {
+        if blocks.len() >= limits.runs || (bytes > limits.bytes && !blocks.is_empty()) {
             break;
         }
-        // One that cannot be read is `history verify`'s to tell.
-        records.extend(store.run(summary.id.as_str()).ok());
+        blocks.extend(store.block_of(summary.id.as_str()).ok());
     }
-    Ok((records, elsewhere))
+    Ok((unpacked(&blocks), elsewhere))
 }
+
+/// The records in `blocks`, unpacked side by side: most of the time of reading goes there. One that cannot be read is `history verify`'s to
+/// tell.
+fn unpacked(blocks: &[Vec<u8>]) -> Vec<RunRecord> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS).min(blocks.len());
+    let next = AtomicUsize::new(0);
+    let unpack = || {
+        let mut records = Vec::new();
+        while let Some((at, block)) = blocks.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed)) {
+            records.extend(block::unpack_run(block).ok().map(|(record, _)| (at, record)));
+        }
+        records
+    };
+    let mut records = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(unpack)).collect();
+        let mut records = unpack();
+        records.extend(others.into_iter().filter_map(|thread| thread.join().ok()).flatten());
+        records
+    });
+    records.sort_unstable_by_key(|(at, _)| *at);
+    records.into_iter().map(|(_, record)| record).collect()
+}
+
+/// Threads that unpack records.
+const MOST_THREADS: usize = 4;
 
 /// Runs of a pipeline that are looked at for those of one environment.
 const LOOKED_AT: usize = 1000;
@@ -261,36 +287,66 @@ impl Store {
     }
 }
 
-/// Observations of whole records, by subplan.
+/// Observations of whole records, by subplan: where they are, for few of them are asked for.
 #[derive(Debug, Default)]
 struct RecordedEvidence {
-    exact: HashMap<Fingerprint, Vec<Observation>>,
-    templates: HashMap<Fingerprint, Vec<(Fingerprint, Observation)>>,
+    runs: Vec<Arc<RunRecord>>,
+    /// Data versions of the runs.
+    versions: Vec<Fingerprint>,
+    exact: HashMap<Fingerprint, Vec<Place>>,
+    templates: HashMap<Fingerprint, Vec<Place>>,
+}
+
+/// An operator of a record.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    run: usize,
+    step: usize,
+    node: usize,
+    rows_in: Option<u64>,
 }
 
 impl RecordedEvidence {
     fn of(runs: &[Arc<RunRecord>]) -> Self {
-        let mut evidence = Self::default();
-        for run in runs {
-            for seen in observations_of(run) {
-                let fingerprint = seen.subplan.fingerprint;
-                if let Some(template) = seen.subplan.template {
-                    let of_template = evidence.templates.entry(template).or_default();
-                    of_template.push((fingerprint, seen.observation.clone()));
+        let mut evidence = Self {
+            runs: runs.to_vec(),
+            versions: runs.iter().map(|run| run.data_version()).collect(),
+            ..Self::default()
+        };
+        for (run, record) in runs.iter().enumerate() {
+            let plans = record.steps.iter().enumerate().filter_map(|(step, of)| Some((step, of.plan.as_ref()?)));
+            for (step, plan) in plans {
+                for (node, (of, rows_in)) in plan.nodes.iter().zip(rows_in(plan)).enumerate() {
+                    let (Some(fingerprint), Some(_)) = (of.fingerprint, of.rows) else { continue };
+                    let place = Place { run, step, node, rows_in };
+                    evidence.exact.entry(fingerprint).or_default().push(place);
+                    if let Some(template) = of.template {
+                        evidence.templates.entry(template).or_default().push(place);
+                    }
                 }
-                evidence.exact.entry(fingerprint).or_default().push(seen.observation);
             }
         }
         evidence
+    }
+
+    fn at(&self, place: &Place) -> Option<Observed> {
+        let record = self.runs.get(place.run)?;
+        let node = record.steps.get(place.step)?.plan.as_ref()?.nodes.get(place.node)?;
+        observation_of(record, *self.versions.get(place.run)?, node, place.rows_in)
+    }
+
+    fn first<'a>(&'a self, places: Option<&'a Vec<Place>>, limit: usize) -> impl Iterator<Item = Observed> + 'a {
+        places.into_iter().flatten().take(limit).filter_map(move |place| self.at(place))
     }
 }
 
 impl Evidence for RecordedEvidence {
     fn by_fingerprint(&self, _: Scope<'_>, subplan: &Subplan, limit: usize) -> Vec<Observation> {
-        self.exact.get(&subplan.fingerprint).map_or_else(Vec::new, |seen| seen.iter().take(limit).cloned().collect())
+        self.first(self.exact.get(&subplan.fingerprint), limit).map(|seen| seen.observation).collect()
     }
 
     fn by_template(&self, _: Scope<'_>, template: &Fingerprint, limit: usize) -> Vec<(Fingerprint, Observation)> {
-        self.templates.get(template).map_or_else(Vec::new, |seen| seen.iter().take(limit).cloned().collect())
+        let named = |seen: Observed| (seen.subplan.fingerprint, seen.observation);
+        self.first(self.templates.get(template), limit).map(named).collect()
     }
 }

@@ -306,6 +306,11 @@ impl Store {
         block::unpack_run(&self.block(&key)?).map(|(record, _)| record).map_err(unreadable)
     }
 
+    /// The block of a run by its id: see [`block::unpack_run`].
+    pub(crate) fn block_of(&self, id: &str) -> Result<Vec<u8>, HistoryError> {
+        self.block(&self.find(id)?)
+    }
+
     /// The canonical texts that came with a run.
     ///
     /// # Errors
