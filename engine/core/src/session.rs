@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{MemTable, TableProvider};
@@ -104,6 +105,8 @@ struct Inner {
     past: Option<Arc<dyn Recall>>,
     /// Read when first asked for.
     recalled: Mutex<Option<Arc<Recalled>>>,
+    /// What is read before anyone has asked.
+    ahead: Mutex<Option<JoinHandle<Recalled>>>,
     model: Arc<dyn CostModel>,
     controls: BTreeMap<String, StepControl>,
     adaptive: AdaptiveSettings,
@@ -169,6 +172,7 @@ impl Session {
                 learning: config.learning,
                 past: config.past,
                 recalled: Mutex::default(),
+                ahead: Mutex::default(),
                 model: config.model.unwrap_or_else(|| Arc::new(AnalyticModel::default())),
                 controls: config.controls,
                 adaptive: config.adaptive,
@@ -209,13 +213,36 @@ impl Session {
     pub fn recalled(&self) -> Arc<Recalled> {
         let mut recalled = self.inner.recalled.lock().unwrap_or_else(PoisonError::into_inner);
         let read = || match &self.inner.past {
-            Some(past) if self.inner.learning != Learning::Off => past.recall(&self.inner.pipeline),
+            Some(past) if self.inner.learning != Learning::Off => {
+                let ahead = self.inner.ahead.lock().unwrap_or_else(PoisonError::into_inner).take();
+                ahead.and_then(|reading| reading.join().ok()).unwrap_or_else(|| past.recall(&self.inner.pipeline))
+            }
             _ => {
                 let scope = Scope { pipeline: &self.inner.pipeline, environment: "default" };
                 Recalled::nothing(scope, HistoryUnused::Switched)
             }
         };
         Arc::clone(recalled.get_or_insert_with(|| Arc::new(read())))
+    }
+
+    /// Begins to read the past, and the model that predicts, on a thread of its own, so that [`Self::recalled`] has less to wait for.
+    pub fn recall_ahead(&self) {
+        let Some(past) = self.inner.past.clone().filter(|_| self.inner.learning != Learning::Off) else { return };
+        if self.has_recalled() {
+            return;
+        }
+        let mut ahead = self.inner.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        if ahead.is_some() {
+            return;
+        }
+        let (model, pipeline) = (Arc::clone(&self.inner.model), self.inner.pipeline.clone());
+        let read = move || {
+            // Models are read when they are first asked.
+            model.version();
+            past.recall(&pipeline)
+        };
+        // Where there is no thread to be had, whoever asks reads.
+        *ahead = std::thread::Builder::new().name("past".to_owned()).spawn(read).ok();
     }
 
     /// True if the past was read, or there is none to read.
@@ -225,6 +252,7 @@ impl Session {
 
     /// The past is read again before the next plan: something was remembered meanwhile.
     pub fn forget_past(&self) {
+        drop(self.inner.ahead.lock().unwrap_or_else(PoisonError::into_inner).take());
         *self.inner.recalled.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 

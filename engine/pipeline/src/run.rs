@@ -100,7 +100,7 @@ pub async fn run_with_texts(pipeline: &Pipeline, options: &RunOptions) -> Result
 
     let config = SessionConfig { pipeline: pipeline.name.clone(), ..options.session.clone() };
     let session = Session::new(config).map_err(|e| vec![diagnostic("setting", e)])?;
-    recall(&session).await;
+    session.recall_ahead();
     let limit = options.timeout.or(pipeline.timeout).and_then(|length| Limit::from(clock.instant(), length));
     let limits = Limits { cancel: options.cancel.clone(), run: limit };
     let mut running = Running {
@@ -116,6 +116,7 @@ pub async fn run_with_texts(pipeline: &Pipeline, options: &RunOptions) -> Result
         texts: BTreeMap::new(),
     };
     let bound = running.bind(&selection).await?;
+    recall(&running.session).await;
     running.tell(Event::Started {
         run: running.id.clone(),
         steps: selection.run.iter().map(|s| s.name.clone()).collect(),
@@ -143,7 +144,7 @@ pub async fn run_with_texts(pipeline: &Pipeline, options: &RunOptions) -> Result
     Ok(Finished { record, texts })
 }
 
-/// Reads what is remembered of the pipeline, in a moment; a run never waits long for it, and never fails for it.
+/// Waits for what is remembered of the pipeline, a moment; a run never waits long for it, and never fails for it.
 async fn recall(session: &Session) {
     let session = session.clone();
     // Nothing is remembered if this fails, which planning finds out for itself.

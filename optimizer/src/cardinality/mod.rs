@@ -16,12 +16,13 @@ pub(crate) use estimate::{OF_JOIN, combined};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use datafusion::common::HashMap;
 use datafusion::logical_expr::LogicalPlan;
 use sparklet_history::{Evidence, Fingerprint, RunId, Scope};
 
-use crate::fingerprint::{Identity, fingerprint_logical};
+use crate::fingerprint::{Identity, LogicalFingerprints, fingerprint_logical};
 use crate::source::SourceNames;
 use ladder::Volumes;
 
@@ -36,6 +37,8 @@ pub struct Cardinalities<'a> {
     asked: RefCell<HashMap<Identity, Option<Estimate>>>,
     composed: RefCell<HashMap<Identity, Estimate>>,
     runs: RefCell<BTreeSet<RunId>>,
+    /// Plans that were named: one plan is asked about by several parts of the search.
+    named: RefCell<Vec<(LogicalPlan, Arc<LogicalFingerprints>)>>,
 }
 
 impl fmt::Debug for Cardinalities<'_> {
@@ -55,6 +58,7 @@ impl<'a> Cardinalities<'a> {
             asked: RefCell::default(),
             composed: RefCell::default(),
             runs: RefCell::default(),
+            named: RefCell::default(),
         }
     }
 
@@ -62,6 +66,23 @@ impl<'a> Cardinalities<'a> {
     /// now ÷ those that it read.
     pub fn at(self, data_version: Fingerprint, growth: BTreeMap<RunId, f64>) -> Self {
         Self { volumes: Some(Volumes { data_version: Some(data_version), growth }), ..self }
+    }
+
+    /// With the names of the subplans of `plan`, where they are known already.
+    pub fn naming(self, plan: &LogicalPlan, fingerprints: Arc<LogicalFingerprints>) -> Self {
+        self.named.borrow_mut().push((plan.clone(), fingerprints));
+        self
+    }
+
+    /// Names of the subplans of `plan`, worked out once.
+    pub fn named(&self, plan: &LogicalPlan) -> Arc<LogicalFingerprints> {
+        // Equal inputs are mostly the same ones: comparing them ends at their addresses.
+        if let Some((_, known)) = self.named.borrow().iter().find(|(known, _)| known == plan) {
+            return Arc::clone(known);
+        }
+        let fingerprints = Arc::new(fingerprint_logical(plan, self.sources));
+        self.named.borrow_mut().push((plan.clone(), Arc::clone(&fingerprints)));
+        fingerprints
     }
 
     /// An estimate for each node of `plan` in the order of [`crate::for_each_logical_node`]. Joins that never ran are put together from
@@ -115,7 +136,7 @@ impl<'a> Cardinalities<'a> {
         if self.volumes.is_none() {
             return identities;
         }
-        let fingerprints = fingerprint_logical(plan, self.sources);
+        let fingerprints = self.named(plan);
         let mut of_nodes = fingerprints.nodes.iter();
         crate::for_each_logical_node(plan, &mut |node| {
             let identity = of_nodes.next().copied().flatten();

@@ -7,7 +7,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use sparklet_history::PlanPrediction;
 
 use super::rows::RowEstimate;
-use crate::cost::{CostModel, PlanFeatures, difference, features};
+use crate::cost::{CostModel, PlanFeatures, Prediction, difference_of, features};
 use crate::fingerprint::PhysicalFingerprints;
 
 /// Bytes of a hash table for a row, beside the row itself.
@@ -31,41 +31,43 @@ fn width(of: &DataType) -> f64 {
     }
 }
 
-/// What a cost model needs to know of a plan, with the rows that are expected, and with those at either end of their intervals.
+/// What a cost model says of a plan, with the rows that are expected, and with those at either end of their intervals.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PlanCost {
-    expected: PlanFeatures,
-    low: PlanFeatures,
-    high: PlanFeatures,
+    features: PlanFeatures,
+    predicted: Prediction,
+    /// CPU time at the low and at the high end of the rows, in micro-seconds.
+    low_us: f64,
+    high_us: f64,
 }
 
 impl PlanCost {
-    /// Of `plan`, whose nodes give `rows` (in pre-order), on `slots`.
+    /// What `model` expects of `plan`, whose nodes give `rows` (in pre-order), on `slots`.
     pub fn of(
         plan: &Arc<dyn ExecutionPlan>,
         fingerprints: &PhysicalFingerprints,
         rows: &[Option<RowEstimate>],
         slots: usize,
+        model: &dyn CostModel,
     ) -> Self {
-        let with = |pick: fn(&RowEstimate) -> f64| {
-            let mut features = features(plan, slots, &|at| rows.get(at)?.as_ref().map(pick));
-            features.identify(fingerprints.nodes.iter().map(|node| node.map(|identity| identity.template)));
-            features
-        };
-        Self { expected: with(|r| r.rows), low: with(|r| r.low), high: with(|r| r.high) }
+        let pick = |of: fn(&RowEstimate) -> f64| move |at: usize| rows.get(at)?.as_ref().map(of);
+        let mut features = features(plan, slots, &pick(|r| r.rows));
+        features.identify(fingerprints.nodes.iter().map(|node| node.map(|identity| identity.template)));
+        let at = |of: fn(&RowEstimate) -> f64| model.predict(&features.at_rows(&pick(of))).cpu_us;
+        let (low_us, high_us) = (at(|r| r.low), at(|r| r.high));
+        Self { predicted: model.predict(&features), features, low_us, high_us }
     }
 
-    /// What `model` expects.
-    pub fn prediction(&self, model: &dyn CostModel) -> PlanPrediction {
-        let expected = model.predict(&self.expected);
-        let (low, high) = (model.predict(&self.low), model.predict(&self.high));
+    /// The expectation with its interval.
+    pub fn prediction(&self) -> PlanPrediction {
+        let Prediction { cpu_us, low_us, high_us, .. } = self.predicted;
         // Rows and model err independently: their deviations add as their squares do.
-        let below = (expected.cpu_us - expected.low_us).hypot(expected.cpu_us - low.cpu_us.min(expected.cpu_us));
-        let above = (expected.high_us - expected.cpu_us).hypot(high.cpu_us.max(expected.cpu_us) - expected.cpu_us);
+        let below = (cpu_us - low_us).hypot(cpu_us - self.low_us.min(cpu_us));
+        let above = (high_us - cpu_us).hypot(self.high_us.max(cpu_us) - cpu_us);
         PlanPrediction {
-            cpu_us: expected.cpu_us as u64,
-            low_us: (expected.cpu_us - below).max(0.0) as u64,
-            high_us: (expected.cpu_us + above) as u64,
+            cpu_us: cpu_us as u64,
+            low_us: (cpu_us - below).max(0.0) as u64,
+            high_us: (cpu_us + above) as u64,
         }
     }
 }
@@ -81,13 +83,12 @@ pub struct Gain {
     pub high: f64,
 }
 
-/// How much less `other` takes than `default`. Operators that both have cancel ([`difference`]); rows of subplans that both have err in both
-/// alike, so that the two are compared at the same end of all intervals.
+/// How much less `other` takes than `default`, both predicted by `model`. Operators that both have cancel ([`crate::cost::difference`]); rows
+/// of subplans that both have err in both alike, so that the two are compared at the same end of all intervals.
 pub fn gain(model: &dyn CostModel, default: &PlanCost, other: &PlanCost) -> Gain {
-    let at = |of: fn(&PlanCost) -> &PlanFeatures| model.predict(of(default)).cpu_us - model.predict(of(other)).cpu_us;
-    let us = at(|cost| &cost.expected);
-    let (low, high) = (at(|cost| &cost.low), at(|cost| &cost.high));
-    let by_model = difference(model, &default.expected, &other.expected);
+    let us = default.predicted.cpu_us - other.predicted.cpu_us;
+    let (low, high) = (default.low_us - other.low_us, default.high_us - other.high_us);
+    let by_model = difference_of(model, (&default.features, &default.predicted), (&other.features, &other.predicted));
     let below = (us + by_model.high).max(0.0).hypot((us - low.min(high)).max(0.0));
     let above = (-by_model.low - us).max(0.0).hypot((low.max(high) - us).max(0.0));
     Gain { us, low: us - below, high: us + above }

@@ -2,7 +2,7 @@
 
 use sparklet_history::{
     ChoiceReason, EngineRecord, Fingerprint, GuardPhase, GuardState, PlanControl, PlanOutline, PlanPrediction,
-    PlanRole, Rejection,
+    PlanRole, RefusedPlan, Rejection,
 };
 
 use super::cost::Gain;
@@ -21,7 +21,7 @@ const LEAST_OF_SMALL_US: f64 = 2_000.0;
 /// Runs after which the default is measured again; the more often a plan has proved itself, the later.
 const CONTROL_EVERY: u32 = 10;
 
-/// A plan other than the default.
+/// A plan other than the default. Without a key it was not planned to its end, since it would not pay: it is told of, and not taken.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
     /// What it is.
@@ -127,6 +127,11 @@ pub fn control_due(state: &GuardState, runs: u32) -> bool {
     state.since_default >= CONTROL_EVERY + runs.min(90)
 }
 
+/// What `plan` lost when it was tried over about as much data.
+pub fn refused(state: &GuardState, plan: Fingerprint, volume: u32) -> Option<&RefusedPlan> {
+    state.refused.iter().find(|refused| refused.plan == plan && refused.volume.abs_diff(volume) <= 1)
+}
+
 fn position(candidates: &[Candidate], plan: Fingerprint) -> Option<usize> {
     candidates.iter().position(|candidate| candidate.plan.key == Some(plan))
 }
@@ -145,7 +150,8 @@ fn keep(asked: &Asked<'_>, verdicts: &mut Verdicts, threshold: f64) -> Option<Ch
     let mine = asked.candidates.get(at)?;
     // Another one may be certain to be better than the one in force.
     let better = asked.candidates.iter().enumerate().any(|(other, candidate)| {
-        other != at
+        candidate.plan.key.is_some()
+            && other != at
             && verdicts.rejections.get(other).is_some_and(|r| !matches!(r, Rejection::LostBefore { .. }))
             && candidate.gain.low > mine.gain.high.max(0.0) + threshold
     });
@@ -178,7 +184,8 @@ fn keep(asked: &Asked<'_>, verdicts: &mut Verdicts, threshold: f64) -> Option<Ch
 /// The candidate with the largest certain gain; else the one whose gain is likely and whose loss the budget covers.
 fn best(asked: &Asked<'_>, threshold: f64, verdicts: &mut Verdicts) -> Option<(usize, ChoiceReason)> {
     let open = |at: &usize| {
-        verdicts.rejections.get(*at).is_some_and(|rejection| !matches!(rejection, Rejection::LostBefore { .. }))
+        asked.candidates.get(*at).is_some_and(|candidate| candidate.plan.key.is_some())
+            && verdicts.rejections.get(*at).is_some_and(|rejection| !matches!(rejection, Rejection::LostBefore { .. }))
     };
     let gain = |at: usize| asked.candidates.get(at).map(|c| c.gain).unwrap_or_default();
     let certain = (0..asked.candidates.len())
@@ -215,12 +222,13 @@ struct Verdicts {
 
 impl Verdicts {
     fn of(asked: &Asked<'_>, threshold: f64) -> Self {
-        let of = |candidate: &Candidate| {
-            let refused = asked.state.refused.iter().find(|refused| Some(refused.plan) == candidate.plan.key);
-            match refused.filter(|refused| refused.volume.abs_diff(asked.volume) <= 1) {
-                Some(refused) => Rejection::LostBefore { lost_us: refused.lost_us },
-                None => Rejection::GainUncertain { threshold_us: threshold as u64 },
-            }
+        let of = |candidate: &Candidate| match candidate
+            .plan
+            .key
+            .and_then(|plan| refused(asked.state, plan, asked.volume))
+        {
+            Some(refused) => Rejection::LostBefore { lost_us: refused.lost_us },
+            None => Rejection::GainUncertain { threshold_us: threshold as u64 },
         };
         Self { rejections: asked.candidates.iter().map(of).collect() }
     }
@@ -280,6 +288,19 @@ mod tests {
         assert_eq!(chosen.rejections, [Rejection::GainUncertain { threshold_us: 100_000 }]);
         // Ties are the default's.
         assert_eq!(choose(&asked(&[candidate(1, 0.0, 0.0, 0.0)], &state)).candidate, None);
+    }
+
+    #[test]
+    fn what_was_not_planned_to_its_end_is_not_taken() {
+        let mut draft = candidate(1, 900e3, 800e3, 950e3);
+        draft.plan.key = None;
+        let state = GuardState::default();
+        assert_eq!(choose(&asked(&[draft.clone()], &state)).candidate, None);
+        assert_eq!(choose(&asked(&[draft.clone(), candidate(2, 500e3, 400e3, 600e3)], &state)).candidate, Some(1));
+        let phase = GuardPhase::Adopted { plan: Fingerprint([2; 16]), runs: 2 };
+        let state = GuardState { phase, ..GuardState::default() };
+        let chosen = choose(&asked(&[draft, candidate(2, 500e3, 400e3, 600e3)], &state));
+        assert_eq!((chosen.candidate, chosen.role), (Some(1), PlanRole::Adopted));
     }
 
     #[test]

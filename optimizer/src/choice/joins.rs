@@ -132,7 +132,19 @@ impl LearnedJoins {
             return Ok(plan);
         }
         let fingerprints = fingerprint_physical(&plan, self.sources.as_ref());
-        self.node(plan, &mut 0, &fingerprints)
+        self.applied(plan, &fingerprints)
+    }
+
+    /// `plan`, whose joins have sides and modes and whose nodes are named by `fingerprints`, with the choices.
+    ///
+    /// # Errors
+    /// A join that cannot be as it is chosen.
+    pub fn applied(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        fingerprints: &PhysicalFingerprints,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.node(plan, &mut 0, fingerprints)
     }
 
     fn node(

@@ -10,7 +10,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Statisti
 use sparklet_history::{Completeness, Evidence, Fingerprint, Observation, RunId, Scope, Subplan};
 
 use crate::cardinality::{Cardinalities, EstimateSource};
-use crate::fingerprint::{Identity, PhysicalFingerprints, SourceNames, fingerprint_logical};
+use crate::fingerprint::{Identity, PhysicalFingerprints};
 
 /// Observations of a subplan that are looked at.
 const LOOKED_AT: usize = 8;
@@ -82,8 +82,8 @@ impl<'a> Known<'a> {
     }
 
     /// Adds what `cardinalities` say of the subplans of `logical`, which should be optimised.
-    pub fn compose(&mut self, logical: &LogicalPlan, cardinalities: &Cardinalities<'_>, sources: &dyn SourceNames) {
-        let fingerprints = fingerprint_logical(logical, sources);
+    pub fn compose(&mut self, logical: &LogicalPlan, cardinalities: &Cardinalities<'_>) {
+        let fingerprints = cardinalities.named(logical);
         for (identity, estimate) in fingerprints.nodes.iter().zip(cardinalities.of_plan(logical)) {
             let Some(identity) = identity else { continue };
             let observed = estimate.source != EstimateSource::Fallback;

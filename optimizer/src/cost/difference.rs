@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::features::{OperatorFeatures, PlanFeatures};
-use super::{CostModel, Interval};
+use super::{CostModel, Interval, Prediction};
 
 /// Counts that differ by less are the same: cardinalities are estimates.
 const SAME: f64 = 0.01;
@@ -11,12 +11,20 @@ const SAME: f64 = 0.01;
 /// CPU time of `b` less that of `a` in micro-seconds, as a 90 % interval. Operators that both plans have, at the same rows, cancel with all
 /// that is uncertain about them; what is left of either plan is taken for independent of the other.
 pub fn difference(model: &dyn CostModel, a: &PlanFeatures, b: &PlanFeatures) -> Interval {
-    let (of_a, of_b) = (model.predict(a), model.predict(b));
+    difference_of(model, (a, &model.predict(a)), (b, &model.predict(b)))
+}
+
+/// [`difference`] of plans that `model` has predicted.
+pub(crate) fn difference_of(
+    model: &dyn CostModel,
+    (a, of_a): (&PlanFeatures, &Prediction),
+    (b, of_b): (&PlanFeatures, &Prediction),
+) -> Interval {
     let (only_a, only_b) = unshared(a, b);
-    let rest = |prediction: &super::Prediction, only: &[usize]| -> f64 {
+    let rest = |prediction: &Prediction, only: &[usize]| -> f64 {
         only.iter().filter_map(|&at| prediction.per_operator.get(at)).sum()
     };
-    let (cost_a, cost_b) = (rest(&of_a, &only_a), rest(&of_b, &only_b));
+    let (cost_a, cost_b) = (rest(of_a, &only_a), rest(of_b, &only_b));
     let (spread_a, spread_b) = (model.spread(of_a.known), model.spread(of_b.known));
     let middle = cost_b - cost_a;
     // Deviations of independent sums add as their squares do.

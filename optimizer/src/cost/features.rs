@@ -40,26 +40,17 @@ pub struct PlanFeatures {
 /// Give the templates of its nodes with [`PlanFeatures::identify`], so that a model that knows their past can use it.
 pub fn features(plan: &Arc<dyn ExecutionPlan>, slots: usize, rows: &dyn Fn(usize) -> Option<f64>) -> PlanFeatures {
     let mut features = PlanFeatures { slots: u32::try_from(slots).unwrap_or(u32::MAX), ..PlanFeatures::default() };
-    let mut known = Vec::new();
-    walk(plan, None, rows, &mut features, &mut known);
-    features.connect(&known);
-    features
+    walk(plan, None, &mut features);
+    features.at_rows(rows)
 }
 
 #[recursive::recursive]
-fn walk(
-    plan: &Arc<dyn ExecutionPlan>,
-    parent: Option<u32>,
-    rows: &dyn Fn(usize) -> Option<f64>,
-    features: &mut PlanFeatures,
-    known: &mut Vec<Option<f64>>,
-) {
+fn walk(plan: &Arc<dyn ExecutionPlan>, parent: Option<u32>, features: &mut PlanFeatures) {
     let own = features.operators.len();
     features.operators.push(OperatorFeatures { shape: shape(plan.as_ref()), ..OperatorFeatures::default() });
     features.parents.push(parent);
-    known.push(rows(own));
     for child in plan.children() {
-        walk(child, u32::try_from(own).ok(), rows, features, known);
+        walk(child, u32::try_from(own).ok(), features);
     }
 }
 
@@ -87,6 +78,20 @@ impl PlanFeatures {
     /// Parents of the operators; none for the root.
     pub fn parents(&self) -> &[Option<u32>] {
         &self.parents
+    }
+
+    /// The same plan at other rows, as [`features`] takes them.
+    pub fn at_rows(&self, rows: &dyn Fn(usize) -> Option<f64>) -> Self {
+        let bare = |of: &OperatorFeatures| OperatorFeatures {
+            shape: of.shape.clone(),
+            key: of.key,
+            ..OperatorFeatures::default()
+        };
+        let operators = self.operators.iter().map(bare).collect();
+        let mut features = Self { operators, slots: self.slots, parents: self.parents.clone() };
+        let known: Vec<Option<f64>> = (0..features.operators.len()).map(rows).collect();
+        features.connect(&known);
+        features
     }
 
     /// Names the plan as a whole: the same where all operators are the same, in the same order. None where one has no name.

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use analytic::AnalyticModel;
 pub use difference::difference;
+pub(crate) use difference::difference_of;
 pub use evaluate::{Evaluation, evaluate};
 pub use features::{OperatorFeatures, PlanFeatures, features, recorded};
 pub use judge::{Outcome, accuracy, outcomes};

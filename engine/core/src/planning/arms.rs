@@ -7,21 +7,24 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::statistics::StatisticsContext;
 use sparklet_history::{Fingerprint, FlipPoint, JoinChoice, PlanChange, PlanOutline, PlanPrediction, RunId};
 use sparklet_optimizer::choice::{
-    Candidate, Known, LearnedJoins, PlanCost, RowEstimate, gain, join_choices, plan_key, rewrite_change, rows,
+    Candidate, Gain, Known, LearnedJoins, PlanCost, RowEstimate, gain, join_choices, plan_key, rewrite_change, rows,
 };
 use sparklet_optimizer::{LogicalCandidate, PhysicalFingerprints, RewriteNote, fingerprint_physical};
 
+use super::early;
 use crate::session::Session;
 
 /// A plan of the query.
+#[derive(Clone)]
 pub(crate) struct Arm {
     pub(super) state: SessionState,
     pub(super) logical: LogicalPlan,
     pub(super) physical: Arc<dyn ExecutionPlan>,
+    /// See [`super::early`].
+    early: Option<Arc<dyn ExecutionPlan>>,
     changes: Vec<PlanChange>,
     fingerprints: PhysicalFingerprints,
     rows: Vec<Option<RowEstimate>>,
@@ -35,12 +38,21 @@ impl std::fmt::Debug for Arm {
 }
 
 impl Arm {
-    /// DataFusion's own plan, of which only DataFusion's estimates are known.
-    pub(super) fn default(session: &Session, logical: LogicalPlan, physical: Arc<dyn ExecutionPlan>) -> Self {
-        let state = session.context().state();
-        let mut arm = Self::unknown(state, logical, physical, Vec::new());
-        arm.cost = PlanCost::of(&arm.physical, &arm.fingerprints, &statistics(&arm.physical), session.slots());
+    /// DataFusion's own plan.
+    pub(super) fn default(
+        state: &SessionState,
+        logical: LogicalPlan,
+        (early, physical): (Option<Arc<dyn ExecutionPlan>>, Arc<dyn ExecutionPlan>),
+    ) -> Self {
+        let mut arm = Self::unknown(state.clone(), logical, physical, Vec::new());
+        arm.early = early;
         arm
+    }
+
+    /// What it costs by DataFusion's estimates alone.
+    pub(super) fn by_statistics(&self, session: &Session) -> PlanCost {
+        let (slots, model) = (session.slots(), session.cost_model());
+        PlanCost::of(&self.physical, &self.fingerprints, &statistics(&self.physical), slots, model)
     }
 
     fn unknown(
@@ -53,6 +65,7 @@ impl Arm {
             state,
             logical,
             physical,
+            early: None,
             changes,
             fingerprints: PhysicalFingerprints::default(),
             rows: Vec::new(),
@@ -62,28 +75,17 @@ impl Arm {
 
     /// The same with what is known.
     pub(super) fn estimated(mut self, known: &Known<'_>, runs: &mut Vec<RunId>, session: &Session) -> Self {
-        self.fingerprints = fingerprint_physical(&self.physical, session.sources().as_ref());
+        self = self.named(session);
         self.rows = known.of_plan(&self.physical, &self.fingerprints, runs);
-        self.cost = PlanCost::of(&self.physical, &self.fingerprints, &self.rows, session.slots());
+        self.cost = PlanCost::of(&self.physical, &self.fingerprints, &self.rows, session.slots(), session.cost_model());
         self
-    }
-
-    /// Another instance of the same, nothing of which has run.
-    pub(super) fn again(&self) -> Result<Self> {
-        Ok(Self {
-            state: self.state.clone(),
-            logical: self.logical.clone(),
-            physical: reset_plan_states(Arc::clone(&self.physical))?,
-            changes: self.changes.clone(),
-            fingerprints: self.fingerprints.clone(),
-            rows: self.rows.clone(),
-            cost: self.cost.clone(),
-        })
     }
 
     /// The same with the names of its subplans.
     pub(super) fn named(mut self, session: &Session) -> Self {
-        self.fingerprints = fingerprint_physical(&self.physical, session.sources().as_ref());
+        if self.fingerprints.nodes.is_empty() {
+            self.fingerprints = fingerprint_physical(&self.physical, session.sources().as_ref());
+        }
         self
     }
 
@@ -95,8 +97,8 @@ impl Arm {
     }
 
     /// What it is expected to take.
-    pub(super) fn predicted(&self, session: &Session) -> PlanPrediction {
-        self.cost.prediction(session.cost_model())
+    pub(super) fn predicted(&self) -> PlanPrediction {
+        self.cost.prediction()
     }
 
     /// What the plan is called.
@@ -116,11 +118,21 @@ impl Arm {
         sum as u64
     }
 
+    /// The same, nothing of which the default has.
+    pub(super) async fn apart(self) -> Result<Self> {
+        // What was written anew was planned on its own.
+        if self.changes.iter().any(|change| matches!(change, PlanChange::Rewrite { .. })) {
+            return Ok(self);
+        }
+        let physical = self.state.query_planner().create_physical_plan(&self.logical, &self.state).await?;
+        Ok(Self { physical, ..self })
+    }
+
     /// The arm beside the default.
     pub(super) fn candidate(&self, default: &Self, session: &Session) -> Candidate {
         Candidate {
             plan: PlanOutline { key: Some(self.key()), changes: self.changes.clone() },
-            predicted: self.predicted(session),
+            predicted: self.predicted(),
             gain: gain(session.cost_model(), &default.cost, &self.cost),
         }
     }
@@ -159,105 +171,247 @@ fn may_save_us(candidate: &LogicalCandidate) -> f64 {
     candidate.rewrites.iter().map(of).sum::<f64>() * 2.0
 }
 
-/// The plans beside the default, each another one than those before. What could not save `least_us` micro-seconds of CPU time is not planned:
-/// planning takes as long as a small query.
-pub(super) async fn others(
-    session: &Session,
-    state: &SessionState,
-    default: &Arm,
-    queries: Vec<LogicalCandidate>,
-    known: &Known<'_>,
-    runs: &mut Vec<RunId>,
-    least_us: f64,
-) -> Result<Vec<Arm>> {
-    let mut arms: Vec<Arm> = Vec::new();
-    let mut keys = vec![default.key()];
-    let mut keep = |arm: Arm, arms: &mut Vec<Arm>| {
-        let key = arm.key();
-        if !keys.contains(&key) {
-            keys.push(key);
-            arms.push(arm);
-        }
-    };
-    if let Some(arm) = with_learned_joins(session, state, default, known, runs, least_us).await? {
-        keep(arm, &mut arms);
-    }
-    for query in queries.into_iter().filter(|query| may_save_us(query) >= least_us) {
-        let Some(arm) = rewritten(session, state, default, query, known, runs).await? else { continue };
-        if let Some(joins) = with_learned_joins(session, state, &arm, known, runs, least_us).await? {
-            keep(joins, &mut arms);
-        }
-        keep(arm, &mut arms);
-    }
-    Ok(arms)
-}
+/// Share of the least gain that a plan must have before it is finished, to be compared when it is: rules that come after the joins change a
+/// little of it.
+const NEARLY: f64 = 0.5;
 
-/// `query` as a plan; none where it cannot be planned.
-pub(super) async fn rewritten(
-    session: &Session,
-    state: &SessionState,
-    default: &Arm,
-    query: LogicalCandidate,
-    known: &Known<'_>,
-    runs: &mut Vec<RunId>,
-) -> Result<Option<Arm>> {
-    let physical = match state.query_planner().create_physical_plan(&query.plan, state).await {
-        Ok(physical) if physical.schema() == default.physical.schema() => physical,
-        Ok(_) => {
-            tracing::debug!("a candidate with other columns is left out");
-            return Ok(None);
-        }
-        // The default was planned: the query is sound.
-        Err(error) => {
-            tracing::debug!(%error, "a candidate cannot be planned");
-            return Ok(None);
-        }
-    };
-    let changes = query.rewrites.iter().map(rewrite_change).collect();
-    Ok(Some(Arm::unknown(state.clone(), query.plan, physical, changes).estimated(known, runs, session)))
-}
+/// Plans that are finished to be compared.
+const MOST_FINISHED: usize = 2;
 
 /// Rewritten queries that are planned physically.
 pub(super) const MOST_REWRITTEN: usize = 3;
 
-/// `arm` with build sides and modes of its joins by what is known; none where they are so already.
-pub(super) async fn with_learned_joins(
-    session: &Session,
-    state: &SessionState,
-    arm: &Arm,
-    known: &Known<'_>,
-    runs: &mut Vec<RunId>,
-    least_us: f64,
-) -> Result<Option<Arm>> {
-    let limit = crate::adaptive::build_bytes_limit(session.memory().limit, session.slots());
-    let choices = join_choices(&arm.physical, &arm.fingerprints, &arm.rows, limit);
-    let moved = choices.iter().map(|choice| choice.build_rows.saturating_add(choice.probe_rows) as f64).sum::<f64>();
-    if choices.is_empty() || moved * MOST_US_A_ROW < least_us {
-        return Ok(None);
-    }
-    let joined = with_joins(session, state, arm, choices).await?;
-    Ok(Some(joined.estimated(known, runs, session)))
+/// What a search for other plans goes by.
+pub(super) struct Search<'a> {
+    pub(super) session: &'a Session,
+    pub(super) state: &'a SessionState,
+    pub(super) known: &'a Known<'a>,
+    /// Least gain in micro-seconds of CPU time; nothing where all plans are wanted.
+    pub(super) least_us: f64,
+    /// Whether a plan has lost before, and is not taken.
+    pub(super) refused: &'a (dyn Fn(Fingerprint) -> bool + Sync),
 }
 
-/// `arm` with its joins as in `choices`; nothing is estimated.
-pub(super) async fn with_joins(
-    session: &Session,
-    state: &SessionState,
-    arm: &Arm,
-    choices: Vec<JoinChoice>,
-) -> Result<Arm> {
-    let rule = Arc::new(LearnedJoins::new(choices.clone(), session.sources()));
+/// A plan before most of DataFusion's rules ([`super::early`]).
+struct Draft {
+    logical: LogicalPlan,
+    physical: Arc<dyn ExecutionPlan>,
+    changes: Vec<PlanChange>,
+    joins: Vec<JoinChoice>,
+    fingerprints: PhysicalFingerprints,
+    rows: Vec<Option<RowEstimate>>,
+}
+
+impl Search<'_> {
+    /// The plans beside the default that may save enough, each another one than those before; and those that were left as drafts, with what
+    /// is expected of them. What cannot save enough is not finished: planning takes as long as a small query.
+    pub(super) async fn others(
+        &self,
+        default: &Arm,
+        queries: Vec<LogicalCandidate>,
+        runs: &mut Vec<RunId>,
+    ) -> (Vec<Arm>, Vec<Candidate>) {
+        let mut drafts = Vec::new();
+        let joins = self.learned_joins(&default.physical, &default.fingerprints, &default.rows);
+        let queries: Vec<_> = queries.into_iter().filter(|query| may_save_us(query) >= self.least_us).collect();
+        if joins.is_empty() && queries.is_empty() {
+            return (Vec::new(), Vec::new());
+        }
+        let Some(base) = self.draft_of(default, runs) else { return (Vec::new(), Vec::new()) };
+        if !joins.is_empty() {
+            drafts.extend(self.joined(&base, joins, runs));
+        }
+        for query in queries {
+            let Some(draft) = self.rewritten(default, query, runs).await else { continue };
+            let joins = self.learned_joins(&draft.physical, &draft.fingerprints, &draft.rows);
+            if !joins.is_empty() {
+                drafts.extend(self.joined(&draft, joins, runs));
+            }
+            drafts.push(draft);
+        }
+        let (model, least) = (self.session.cost_model(), self.least_us);
+        let cost = self.cost(&base);
+        let mut drafts: Vec<(Gain, Draft)> =
+            drafts.into_iter().map(|draft| (gain(model, &cost, &self.cost(&draft)), draft)).collect();
+        let mut arms: Vec<Arm> = Vec::new();
+        let mut keys = vec![default.key()];
+        let mut open = 0;
+        let mut certain = false;
+        while let Some(at) = next(&drafts, arms.is_empty(), least) {
+            if least > 0.0 && (certain || open == MOST_FINISHED) {
+                break;
+            }
+            let (_, draft) = drafts.remove(at);
+            let Some(arm) = self.finished(draft, runs) else { continue };
+            let key = arm.key();
+            if keys.contains(&key) {
+                continue;
+            }
+            keys.push(key);
+            if !(self.refused)(key) {
+                open += 1;
+                certain |= arm.candidate(default, self.session).gain.low > least;
+            }
+            arms.push(arm);
+        }
+        (arms, drafts.into_iter().map(|(gain, draft)| left_as_draft(draft.changes, gain, default)).collect())
+    }
+
+    /// The plan `wanted` made of `default`, or of one of `queries` that are written in its place, with learned joins or without.
+    pub(super) async fn wanted(
+        &self,
+        wanted: Fingerprint,
+        default: Arm,
+        queries: Option<Vec<LogicalCandidate>>,
+        learned: bool,
+        runs: &mut Vec<RunId>,
+    ) -> Result<Option<Arm>> {
+        let Some(queries) = queries else {
+            let joins = self.learned_joins(&default.physical, &default.fingerprints, &default.rows);
+            let arm = match learned {
+                true if joins.is_empty() => return Ok(None),
+                true => with_joins(self.session, self.state, &default, joins)?.map(|arm| self.estimated(arm, runs)),
+                false => Some(default),
+            };
+            return Ok(arm.filter(|arm| arm.key() == wanted));
+        };
+        for query in queries {
+            let Some(mut draft) = self.rewritten(&default, query, runs).await else { continue };
+            if learned {
+                let joins = self.learned_joins(&draft.physical, &draft.fingerprints, &draft.rows);
+                let joined = (!joins.is_empty()).then(|| self.joined(&draft, joins, runs)).flatten();
+                let Some(joined) = joined else { continue };
+                draft = joined;
+            }
+            let arm = self.finished(draft, runs);
+            if arm.as_ref().is_some_and(|arm| arm.key() == wanted) {
+                return Ok(arm);
+            }
+        }
+        Ok(None)
+    }
+
+    /// `query` as a draft; none where it cannot be planned.
+    async fn rewritten(&self, default: &Arm, query: LogicalCandidate, runs: &mut Vec<RunId>) -> Option<Draft> {
+        let physical = planned(early::planned_early(self.state, &query.plan).await)?;
+        if physical.schema() != default.physical.schema() {
+            tracing::debug!("a candidate with other columns is left out");
+            return None;
+        }
+        let changes = query.rewrites.iter().map(rewrite_change).collect();
+        Some(self.draft(query.plan, physical, changes, Vec::new(), runs))
+    }
+
+    fn draft_of(&self, default: &Arm, runs: &mut Vec<RunId>) -> Option<Draft> {
+        let early = default.early.clone()?;
+        Some(self.draft(default.logical.clone(), early, default.changes.clone(), Vec::new(), runs))
+    }
+
+    fn draft(
+        &self,
+        logical: LogicalPlan,
+        physical: Arc<dyn ExecutionPlan>,
+        changes: Vec<PlanChange>,
+        joins: Vec<JoinChoice>,
+        runs: &mut Vec<RunId>,
+    ) -> Draft {
+        let fingerprints = fingerprint_physical(&physical, self.session.sources().as_ref());
+        let rows = self.known.of_plan(&physical, &fingerprints, runs);
+        Draft { logical, physical, changes, joins, fingerprints, rows }
+    }
+
+    /// Build sides and modes of joins by what is known; none where they are so already, or too little would be saved.
+    fn learned_joins(
+        &self,
+        plan: &Arc<dyn ExecutionPlan>,
+        fingerprints: &PhysicalFingerprints,
+        rows: &[Option<RowEstimate>],
+    ) -> Vec<JoinChoice> {
+        let limit = crate::adaptive::build_bytes_limit(self.session.memory().limit, self.session.slots());
+        let choices = join_choices(plan, fingerprints, rows, limit);
+        let moved = choices.iter().map(|join| join.build_rows.saturating_add(join.probe_rows) as f64).sum::<f64>();
+        if moved * MOST_US_A_ROW < self.least_us { Vec::new() } else { choices }
+    }
+
+    fn joined(&self, draft: &Draft, joins: Vec<JoinChoice>, runs: &mut Vec<RunId>) -> Option<Draft> {
+        let rule = LearnedJoins::new(joins.clone(), self.session.sources());
+        let physical = planned(rule.applied(Arc::clone(&draft.physical), &draft.fingerprints))?;
+        let changes = changed(&draft.changes, &joins);
+        Some(self.draft(draft.logical.clone(), physical, changes, joins, runs))
+    }
+
+    fn cost(&self, draft: &Draft) -> PlanCost {
+        let (slots, model) = (self.session.slots(), self.session.cost_model());
+        PlanCost::of(&draft.physical, &draft.fingerprints, &draft.rows, slots, model)
+    }
+
+    fn finished(&self, draft: Draft, runs: &mut Vec<RunId>) -> Option<Arm> {
+        let physical = planned(early::finished(self.state, draft.physical))?;
+        let state = with_rule(self.session, self.state, &draft.joins);
+        Some(self.estimated(Arm::unknown(state, draft.logical, physical, draft.changes), runs))
+    }
+
+    fn estimated(&self, arm: Arm, runs: &mut Vec<RunId>) -> Arm {
+        arm.estimated(self.known, runs, self.session)
+    }
+}
+
+/// The draft to finish next: the one with the largest gain, after it the one with the largest that is certain. None where no other gains
+/// enough.
+fn next(drafts: &[(Gain, Draft)], first: bool, least_us: f64) -> Option<usize> {
+    let by = |gain: &Gain| if first { gain.us } else { gain.low };
+    let enough = drafts.iter().enumerate().filter(|(_, (gain, _))| least_us <= 0.0 || gain.us >= least_us * NEARLY);
+    // Of equal ones the first.
+    enough.rev().max_by(|(_, (a, _)), (_, (b, _))| by(a).total_cmp(&by(b))).map(|(at, _)| at)
+}
+
+/// A candidate's plan, if it can be made; the default was planned: the query is sound.
+fn planned(made: Result<Arc<dyn ExecutionPlan>>) -> Option<Arc<dyn ExecutionPlan>> {
+    made.inspect_err(|error| tracing::debug!(%error, "a candidate cannot be planned")).ok()
+}
+
+/// A plan that is not finished, in a record: what it would save is known, and what it would take follows from what the default takes.
+fn left_as_draft(changes: Vec<PlanChange>, gain: Gain, default: &Arm) -> Candidate {
+    let default = default.predicted();
+    let less = |us: u64| (us as f64 - gain.us).max(0.0) as u64;
+    let predicted =
+        PlanPrediction { cpu_us: less(default.cpu_us), low_us: less(default.low_us), high_us: less(default.high_us) };
+    Candidate { plan: PlanOutline { key: None, changes }, predicted, gain }
+}
+
+fn changed(before: &[PlanChange], joins: &[JoinChoice]) -> Vec<PlanChange> {
+    before.iter().cloned().chain(joins.iter().cloned().map(PlanChange::Join)).collect()
+}
+
+/// `state` with the rule that makes joins as in `joins`, for whoever plans parts of the query anew.
+fn with_rule(session: &Session, state: &SessionState, joins: &[JoinChoice]) -> SessionState {
+    if joins.is_empty() {
+        return state.clone();
+    }
+    let rule = Arc::new(LearnedJoins::new(joins.iter().cloned(), session.sources()));
     let mut rules = state.physical_optimizers().to_vec();
     for place in &mut rules {
         if place.name() == "join_selection" {
             *place = Arc::clone(&rule) as _;
         }
     }
-    let state = SessionStateBuilder::new_from_existing(state.clone()).with_physical_optimizer_rules(rules).build();
-    let physical = state.query_planner().create_physical_plan(&arm.logical, &state).await?;
-    let mut changes = arm.changes.clone();
-    changes.extend(choices.into_iter().map(PlanChange::Join));
-    Ok(Arm::unknown(state, arm.logical.clone(), physical, changes))
+    SessionStateBuilder::new_from_existing(state.clone()).with_physical_optimizer_rules(rules).build()
+}
+
+/// `default` with its joins as in `joins`; nothing is estimated. Its scans are those of the default: only one of the two may run.
+pub(super) fn with_joins(
+    session: &Session,
+    state: &SessionState,
+    default: &Arm,
+    joins: Vec<JoinChoice>,
+) -> Result<Option<Arm>> {
+    let Some(early) = default.early.clone() else { return Ok(None) };
+    let sources = session.sources();
+    let fingerprints = fingerprint_physical(&early, sources.as_ref());
+    let joined = LearnedJoins::new(joins.clone(), sources).applied(early, &fingerprints)?;
+    let physical = early::finished(state, joined)?;
+    let changes = changed(&default.changes, &joins);
+    Ok(Some(Arm::unknown(with_rule(session, state, &joins), default.logical.clone(), physical, changes)))
 }
 
 /// Where the choices of a plan would be others, as far as that is cheap to tell.

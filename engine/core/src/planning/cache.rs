@@ -33,7 +33,7 @@ pub(super) struct Asked<'a> {
 }
 
 /// The choice that `last` tells to make again, and its plan (none: the default); none where it must be looked for anew.
-pub(super) async fn look_up(
+pub(super) fn look_up(
     last: &ChoiceRecord,
     guard: &GuardState,
     asked: &Asked<'_>,
@@ -85,9 +85,7 @@ pub(super) async fn look_up(
     if control_due(guard, runs) {
         return Ok(None);
     }
-    let arm = arms::with_joins(asked.session, asked.state, default, joins).await?.named(asked.session);
-    if arm.key() != plan {
-        return Ok(None);
-    }
+    let arm = arms::with_joins(asked.session, asked.state, default, joins)?.map(|arm| arm.named(asked.session));
+    let Some(arm) = arm.filter(|arm| arm.key() == plan) else { return Ok(None) };
     Ok(Some((Some(arm), again(PlanRole::Adopted, ChoiceReason::Proven { runs }))))
 }

@@ -6,6 +6,7 @@
 mod arms;
 mod cache;
 mod conclude;
+mod early;
 mod past;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,8 @@ mod work;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use datafusion::common::tree_node::TreeNode;
+use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -23,11 +26,13 @@ use sparklet_history::{
     ChoiceReason, ChoiceRecord, Evidence, Fingerprint, GuardPhase, GuardState, HistoryUnused, PlanChange, PlanControl,
     PlanOutline, PlanPrediction, PlanRole, RejectedPlan, RunId, Scope,
 };
-use sparklet_optimizer::choice::decide::control_due;
+use sparklet_optimizer::choice::decide::{control_due, refused};
 use sparklet_optimizer::choice::{
     Asked, Candidate, Chosen, Known, Then, choose, guard, in_force, rewrite_change, threshold_us,
 };
-use sparklet_optimizer::{Cardinalities, Learning, LogicalCandidate, candidates, fingerprint_logical};
+use sparklet_optimizer::{
+    Cardinalities, Learning, LogicalCandidate, LogicalFingerprints, candidates, fingerprint_logical,
+};
 
 use arms::Arm;
 pub use conclude::conclude;
@@ -46,6 +51,9 @@ const PLANNING_US: u64 = 100;
 /// How often the default must take as long as planning once more, for other plans to be looked for: with evidence, and on a first run, where
 /// hardly a gain is certain.
 const TIMES_PLANNING: [u64; 2] = [25, 60];
+
+/// Rows of a source from which on a query is expected to take more than [`TOO_SMALL_US`].
+const MUCH: usize = 20_000;
 
 /// Time that a trial has beyond that: clocks and schedulers are not exact.
 const GRACE: Duration = Duration::from_millis(20);
@@ -82,9 +90,10 @@ impl std::fmt::Debug for Fallback {
 /// Plans `query`, which is step `step` where that has a name.
 pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&str>, keeps: bool) -> Result<Planned> {
     let state = session.context().state();
+    if !keeps && reads_much(query) {
+        session.recall_ahead();
+    }
     let logical = state.optimize(query)?;
-    let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
-    let start = Instant::now();
     let planned =
         |choice, logical, physical, state| Planned { state, logical, physical, choice, before: None, fallback: None };
     let own = |choice, default: Arm, state, before| {
@@ -92,25 +101,31 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         Planned { state, logical, physical, choice, before: Some(before), fallback: None }
     };
     let without = |because| ChoiceRecord { because, ..unchosen() };
-    if session.learning() == Learning::Off {
-        let choice = ChoiceRecord { unused: Some(HistoryUnused::Switched), ..without(ChoiceReason::LearningOff) };
+    if session.learning() == Learning::Off || keeps {
+        let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
+        let choice = match session.learning() {
+            Learning::Off => {
+                ChoiceRecord { unused: Some(HistoryUnused::Switched), ..without(ChoiceReason::LearningOff) }
+            }
+            _ => without(ChoiceReason::Deterministic),
+        };
         return Ok(planned(choice, logical, physical, state));
     }
-    if keeps {
-        return Ok(planned(without(ChoiceReason::Deterministic), logical, physical, state));
-    }
-    let default = Arm::default(session, logical, physical);
+    let physical = early::planned(&state, &logical).await?;
+    let start = Instant::now();
+    let default = Arm::default(&state, logical, physical);
     let ordered = session.control(step);
     let worth_us = |known: bool| {
         let planning_us = PLANNING_US * default.operators() as u64;
         (planning_us * TIMES_PLANNING[usize::from(!known)]).max(TOO_SMALL_US)
     };
-    let expected = default.predicted(session);
-    if expected.cpu_us < TOO_SMALL_US && ordered.is_none() && !session.has_recalled() {
+    if ordered.is_none() && !session.has_recalled() && default.by_statistics(session).prediction().cpu_us < TOO_SMALL_US
+    {
         let choice = ChoiceRecord { rows_read: default.rows_read(), ..without(ChoiceReason::TooSmall) };
         return Ok(planned(choice, default.logical, default.physical, state));
     }
-    let identity = fingerprint_logical(&default.logical, session.sources().as_ref()).nodes.first().copied().flatten();
+    let names = Arc::new(fingerprint_logical(&default.logical, session.sources().as_ref()));
+    let identity = names.nodes.first().copied().flatten();
     let recalled = session.recalled();
     let past = Past::of(session, &recalled, step, identity.map(|i| i.template));
     let rows = default.rows_read();
@@ -125,7 +140,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
             session,
             state: &state,
         };
-        if let Some((arm, looked_up)) = Box::pin(cache::look_up(last, &past.guard, &asked, &default)).await? {
+        if let Some((arm, looked_up)) = cache::look_up(last, &past.guard, &asked, &default)? {
             let looked_up = past.predicted(looked_up);
             let choice = ChoiceRecord {
                 added_us: micros(start.elapsed()),
@@ -140,6 +155,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
             });
         }
     }
+    let expected = default.by_statistics(session).prediction();
     let default_us = past.guard.default.map_or(expected.cpu_us, |measured| measured.cpu_us);
     if control.is_none() && in_force(&past.guard).is_none() && default_us < worth_us(!recalled.runs.is_empty()) {
         let choice = ChoiceRecord {
@@ -157,7 +173,9 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         };
         return Ok(own(past.predicted(choice), default, state, past.before));
     }
-    let looking = Looking { session, state: &state, past: &past, scope: recalled.scope() };
+    let default = default.named(session);
+    let refused = |plan| refused(&past.guard, plan, volume).is_some();
+    let looking = Looking { session, state: &state, past: &past, scope: recalled.scope(), names, refused: &refused };
     // A plan in force, or one that the user wants, is made again from what was known when it was made: what was learned since may lead
     // elsewhere.
     let wanted = match &control {
@@ -172,7 +190,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     {
         let evidence = Then { evidence: recalled.evidence.as_ref(), runs: then };
         let changes = past.changes(plan).unwrap_or_default();
-        kept = Box::pin(looking.again(default.again()?, &evidence, plan, changes)).await?;
+        kept = Box::pin(looking.again(default.clone(), &evidence, plan, changes)).await?;
         let last =
             past.last_choice.filter(|last| last.chosen.key == Some(plan) && last.looked_up < cache::MOST_LOOK_UPS);
         if let (GuardPhase::Adopted { runs, .. }, Some(last)) = (past.guard.phase, last)
@@ -185,7 +203,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
                 template: identity.map(|i| i.template),
                 role: PlanRole::Adopted,
                 because: ChoiceReason::Proven { runs },
-                predicted: Some(arm.predicted(session)),
+                predicted: Some(arm.predicted()),
                 evidence_age_s: past.age_s(&last.evidence),
                 unused: None,
                 volume,
@@ -209,13 +227,13 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         ..TOO_SMALL_US => f64::INFINITY,
         cpu_us => threshold_us(cpu_us as f64),
     };
-    let (default, mut others, runs) = Box::pin(looking.arms(default, recalled.evidence.as_ref(), least_us)).await?;
+    let (default, mut others, left, runs) = Box::pin(looking.arms(default, recalled.evidence.as_ref(), least_us)).await;
     if let Some(kept) = kept.filter(|kept| others.iter().all(|arm| arm.key() != kept.key())) {
         others.push(kept);
     }
-    let compared: Vec<Candidate> = others.iter().map(|arm| arm.candidate(&default, session)).collect();
-    let predicted = default.predicted(session);
-    let budget_us = guard::budget_us(past.last_choices.iter().copied());
+    let compared: Vec<Candidate> = others.iter().map(|arm| arm.candidate(&default, session)).chain(left).collect();
+    let predicted = default.predicted();
+    let budget_us = guard::budget_us(past.last_choices().into_iter());
     let asked = Asked {
         default: &predicted,
         candidates: &compared,
@@ -243,10 +261,15 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         ..record(&chosen, &default, predicted, &compared)
     };
     choice = past.predicted(choice);
-    choice.added_us = micros(start.elapsed());
-    let Some(arm) = chosen.candidate.and_then(|at| others.into_iter().nth(at)) else {
+    let Some(mut arm) = chosen.candidate.and_then(|at| others.into_iter().nth(at)) else {
+        choice.added_us = micros(start.elapsed());
         return Ok(own(choice, default, state, past.before));
     };
+    if chosen.role == PlanRole::Trial {
+        // The default may take over, and count for itself.
+        arm = Box::pin(arm.apart()).await?;
+    }
+    choice.added_us = micros(start.elapsed());
     let fallback = (chosen.role == PlanRole::Trial).then(|| Fallback {
         deadline: deadline(&past.guard, &predicted, budget_us, rows, session.slots()),
         state,
@@ -254,6 +277,17 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         physical: Arc::clone(&default.physical),
     });
     Ok(Planned { fallback, before: Some(past.before), ..planned(choice, arm.logical, arm.physical, arm.state) })
+}
+
+/// True if a source of `query` has rows enough for the past to be asked, or no one knows how many it has.
+fn reads_much(query: &LogicalPlan) -> bool {
+    let much = |node: &LogicalPlan| {
+        let LogicalPlan::TableScan(scan) = node else { return Ok(false) };
+        let statistics = source_as_provider(&scan.source)?.statistics();
+        let rows = statistics.and_then(|statistics| statistics.num_rows.get_value().copied());
+        Ok(rows.is_none_or(|rows| rows >= MUCH))
+    };
+    query.exists(much).unwrap_or(false)
 }
 
 fn micros(of: Duration) -> u64 {
@@ -266,6 +300,10 @@ struct Looking<'a> {
     state: &'a SessionState,
     past: &'a Past<'a>,
     scope: Scope<'a>,
+    /// Names of the subplans of the query.
+    names: Arc<LogicalFingerprints>,
+    /// Whether a plan has lost before.
+    refused: &'a (dyn Fn(Fingerprint) -> bool + Sync),
 }
 
 impl Looking<'_> {
@@ -276,19 +314,26 @@ impl Looking<'_> {
         evidence: &'e dyn Evidence,
         search: impl FnOnce(&Cardinalities<'_>) -> Vec<LogicalCandidate>,
     ) -> (Known<'e>, Vec<LogicalCandidate>, Vec<RunId>) {
-        let (version, growth) = (self.past.data_version, &self.past.growth);
+        let (version, growth) = (self.past.data_version(), self.past.growth());
         let sources = self.session.sources();
         let mut known = Known::new(evidence, self.scope, version, growth.clone());
-        let cardinalities = Cardinalities::new(evidence, self.scope, sources.as_ref()).at(version, growth.clone());
-        known.compose(logical, &cardinalities, sources.as_ref());
+        let cardinalities = Cardinalities::new(evidence, self.scope, sources.as_ref())
+            .at(version, growth)
+            .naming(logical, Arc::clone(&self.names));
+        known.compose(logical, &cardinalities);
         let queries = search(&cardinalities);
-        queries.iter().for_each(|query| known.compose(&query.plan, &cardinalities, sources.as_ref()));
+        queries.iter().for_each(|query| known.compose(&query.plan, &cardinalities));
         (known, queries, cardinalities.evidence().into_iter().collect())
     }
 
     /// `default` with what `evidence` tells, and the plans beside it that may save `least_us` micro-seconds of CPU time; with the runs that
     /// told.
-    async fn arms(&self, default: Arm, evidence: &dyn Evidence, least_us: f64) -> Result<(Arm, Vec<Arm>, Vec<RunId>)> {
+    async fn arms(
+        &self,
+        default: Arm,
+        evidence: &dyn Evidence,
+        least_us: f64,
+    ) -> (Arm, Vec<Arm>, Vec<Candidate>, Vec<RunId>) {
         let (known, queries, mut runs) = self.look(&default.logical, evidence, |cardinalities| {
             let mut queries =
                 if least_us.is_finite() { candidates(&default.logical, cardinalities) } else { Vec::new() };
@@ -296,11 +341,11 @@ impl Looking<'_> {
             queries
         });
         let default = default.estimated(&known, &mut runs, self.session);
-        let others = match least_us.is_finite() {
-            true => arms::others(self.session, self.state, &default, queries, &known, &mut runs, least_us).await?,
-            false => Vec::new(),
-        };
-        Ok((default, others, runs))
+        if !least_us.is_finite() {
+            return (default, Vec::new(), Vec::new(), runs);
+        }
+        let (others, left) = self.search(&known, least_us).others(&default, queries, &mut runs).await;
+        (default, others, left, runs)
     }
 
     /// The plan `wanted`, which once came of `evidence` by `changes`, made again; none where it does not come of it any more. What has other
@@ -323,25 +368,12 @@ impl Looking<'_> {
             queries
         });
         let default = default.estimated(&known, &mut runs, self.session);
-        let mut arms = Vec::new();
-        match names.is_empty() {
-            true => arms.push(default),
-            false => {
-                for query in queries {
-                    arms.extend(arms::rewritten(self.session, self.state, &default, query, &known, &mut runs).await?);
-                }
-            }
-        }
-        for arm in arms {
-            let made = match learned {
-                true => arms::with_learned_joins(self.session, self.state, &arm, &known, &mut runs, 0.0).await?,
-                false => Some(arm),
-            };
-            if let Some(arm) = made.filter(|arm| arm.key() == wanted) {
-                return Ok(Some(arm));
-            }
-        }
-        Ok(None)
+        let queries = (!names.is_empty()).then_some(queries);
+        self.search(&known, 0.0).wanted(wanted, default, queries, learned, &mut runs).await
+    }
+
+    fn search<'s>(&'s self, known: &'s Known<'s>, least_us: f64) -> arms::Search<'s> {
+        arms::Search { session: self.session, state: self.state, known, least_us, refused: self.refused }
     }
 }
 

@@ -22,14 +22,8 @@ const WITHIN: f64 = 1.25;
 pub(super) struct Past<'a> {
     /// Where the guard stands.
     pub(super) guard: GuardState,
-    /// Hash over the versions of all sources of now.
-    pub(super) data_version: Fingerprint,
-    /// By run, rows of the sources now ÷ rows then.
-    pub(super) growth: BTreeMap<RunId, f64>,
     /// The engine of the last runs, where none of them had this one.
     pub(super) engine_was: Option<EngineRecord>,
-    /// The last choice of each step.
-    pub(super) last_choices: Vec<&'a ChoiceRecord>,
     /// The last choice for this query.
     pub(super) last_choice: Option<&'a ChoiceRecord>,
     /// What its work is compared with.
@@ -38,6 +32,8 @@ pub(super) struct Past<'a> {
     choices: Vec<&'a ChoiceRecord>,
     recalled: &'a Recalled,
     last: Option<&'a StepRecord>,
+    /// Sources of now.
+    sources: Vec<SourceRecord>,
 }
 
 impl<'a> Past<'a> {
@@ -47,7 +43,6 @@ impl<'a> Past<'a> {
         step: Option<&str>,
         template: Option<Fingerprint>,
     ) -> Self {
-        let sources = session.source_records();
         let reset_at = session.control(step).and_then(|control| control.reset_at);
         let of_step: Vec<(&Arc<RunRecord>, &StepRecord)> = match (step, template) {
             (Some(name), _) => {
@@ -63,29 +58,45 @@ impl<'a> Past<'a> {
         let guard = last_choice.map(|choice| choice.guard.clone()).unwrap_or_default();
         let now = engine();
         let known = recalled.runs.iter().any(|run| run.engine == now);
-        let mut seen = HashSet::new();
-        let mut last_choices = Vec::new();
-        for step in recalled.runs.iter().flat_map(|run| &run.steps) {
-            let Some(choice) = step.choice.as_deref() else { continue };
-            // An ad-hoc query is its template.
-            let own =
-                if recalled.scope().pipeline == "sql" { format!("{:?}", choice.template) } else { step.name.clone() };
-            if seen.insert(own) {
-                last_choices.push(choice);
-            }
-        }
         Self {
             guard,
-            data_version: data_version(&sources),
-            growth: recalled.runs.iter().map(|run| (run.id.clone(), growth(&run.sources, &sources))).collect(),
             engine_was: recalled.runs.first().filter(|_| !known).map(|run| run.engine.clone()),
-            last_choices,
             last_choice,
             choices,
             recalled,
             last: of_step.first().map(|(_, step)| *step),
             before: Before::newest(of_step),
+            sources: session.source_records(),
         }
+    }
+
+    /// Hash over the versions of all sources of now.
+    pub(super) fn data_version(&self) -> Fingerprint {
+        data_version(&self.sources)
+    }
+
+    /// By run, rows of the sources now ÷ rows then.
+    pub(super) fn growth(&self) -> BTreeMap<RunId, f64> {
+        let of = |run: &Arc<RunRecord>| (run.id.clone(), growth(&run.sources, &self.sources));
+        self.recalled.runs.iter().map(of).collect()
+    }
+
+    /// The last choice of each step of the pipeline.
+    pub(super) fn last_choices(&self) -> Vec<&'a ChoiceRecord> {
+        let mut seen = HashSet::new();
+        let mut last = Vec::new();
+        for step in self.recalled.runs.iter().flat_map(|run| &run.steps) {
+            let Some(choice) = step.choice.as_deref() else { continue };
+            // An ad-hoc query is its template.
+            let own = match self.recalled.scope().pipeline == "sql" {
+                true => format!("{:?}", choice.template),
+                false => step.name.clone(),
+            };
+            if seen.insert(own) {
+                last.push(choice);
+            }
+        }
+        last
     }
 
     /// The runs that were known when `plan` was first chosen, as far as they are still here; none where it was not.

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::util::pretty::pretty_format_batches;
 use chrono::Utc;
+use datafusion::physical_plan::{ExecutionPlan, displayable};
 use sparklet_history::{
     ChoiceReason, EngineRecord, FallBackReason, Fingerprint, GuardPhase, MachineRecord, Measured, Outcome, PlanRole,
-    RECORD_VERSION, Recalled, RunId, RunRecord, Scope, StepRecord,
+    RECORD_VERSION, Recall, Recalled, RunId, RunRecord, Scope, StepRecord,
 };
 
+use super::early;
 use super::past::engine;
 use crate::source::{Format, SourceOptions, SourceSpec};
 use crate::{Session, SessionConfig, conclude};
@@ -135,6 +138,72 @@ async fn a_trial_that_is_not_done_in_time_is_given_up_and_not_tried_again() {
     let choice = step(&mut third).choice.clone().unwrap();
     assert_eq!(choice.role, PlanRole::Default);
     assert!(matches!(choice.because, ChoiceReason::RolledBack { .. } | ChoiceReason::NoCertainGain), "{choice:#?}");
+}
+
+/// Queries of many shapes over the tables `b` and `s`.
+const SHAPES: [&str; 5] = [
+    QUERY,
+    "SELECT s.k, sum(b.v) AS v FROM b JOIN s ON s.k = b.k LEFT JOIN s t ON t.x = b.v GROUP BY s.k ORDER BY v DESC LIMIT 5",
+    "SELECT count(*) FROM b WHERE b.v > (SELECT avg(w) FROM s WHERE x < 500) AND b.k IN (SELECT k FROM s WHERE w > 7)",
+    "SELECT k, v, rank() OVER (PARTITION BY k % 3 ORDER BY v) AS r FROM b WHERE NOT EXISTS (SELECT 1 FROM s WHERE s.k = b.v)",
+    "SELECT k FROM b WHERE v < 9 UNION ALL SELECT DISTINCT s.k FROM s JOIN b ON b.v = s.x",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draft_that_is_finished_is_the_plan_of_all_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let spill_dir = folder.path().join("spill");
+    let session = Session::new(SessionConfig { slots: Some(2), spill_dir, ..SessionConfig::default() }).unwrap();
+    table(&session, folder.path(), "b", "SELECT value % 500 AS k, value AS v FROM range(0, 1200)").await;
+    table(&session, folder.path(), "s", "SELECT value AS k, value * 2 AS w, value + 7 AS x FROM range(0, 2200)").await;
+    let shown = |plan: &Arc<dyn ExecutionPlan>| displayable(plan.as_ref()).indent(true).to_string();
+    let state = session.context().state();
+    for query in SHAPES {
+        let frame = session.sql(query, &BTreeMap::new()).await.unwrap();
+        let logical = state.optimize(frame.logical_plan()).unwrap();
+        let whole = state.query_planner().create_physical_plan(&logical, &state).await.unwrap();
+        let (draft, planned) = early::planned(&state, &logical).await.unwrap();
+        let of_its_own = early::planned_early(&state, &logical).await.unwrap();
+        let draft = draft.unwrap();
+        assert_eq!(shown(&of_its_own), shown(&draft));
+        assert_eq!(shown(&planned), shown(&whole));
+        assert_eq!(shown(&early::finished(&state, draft).unwrap()), shown(&whole));
+        assert_eq!(shown(&early::finished(&state, of_its_own).unwrap()), shown(&whole));
+    }
+    let frame = session.sql(&format!("EXPLAIN {QUERY}"), &BTreeMap::new()).await.unwrap();
+    assert!(early::planned(&state, frame.logical_plan()).await.unwrap().0.is_none());
+}
+
+/// A past that counts how often it is read.
+#[derive(Debug, Default)]
+struct Counted(AtomicUsize);
+
+impl Recall for Counted {
+    fn recall(&self, _: &str) -> Recalled {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Recalled::of(SCOPE, Vec::new())
+    }
+}
+
+#[test]
+fn the_past_is_read_once_ahead_or_not_and_again_when_it_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let past = Arc::new(Counted::default());
+    let config = SessionConfig {
+        spill_dir: folder.path().to_owned(),
+        past: Some(Arc::clone(&past) as _),
+        ..SessionConfig::default()
+    };
+    let session = Session::new(config).unwrap();
+    session.recall_ahead();
+    session.recall_ahead();
+    session.recalled();
+    session.recall_ahead();
+    session.recalled();
+    assert_eq!(past.0.load(Ordering::SeqCst), 1);
+    session.forget_past();
+    session.recalled();
+    assert_eq!(past.0.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -193,6 +193,18 @@ async fn metadata_alone_put_the_selective_table_first() {
 }
 
 #[tokio::test]
+async fn a_plan_is_named_once_and_another_one_apart() {
+    let tables = Tables::new();
+    let cardinalities = Cardinalities::new(&NoEvidence, SCOPE, &tables.sources).at(version(), BTreeMap::new());
+    let plans = [tables.plan(SQL).await, tables.plan("select amount from sales where shop = 3").await];
+    let [named, other] = plans.each_ref().map(|plan| cardinalities.named(plan));
+    assert!(Arc::ptr_eq(&named, &cardinalities.named(&plans[0].clone())));
+    for (plan, named) in plans.iter().zip([named, other]) {
+        assert_eq!(*named, fingerprint_logical(plan, &tables.sources));
+    }
+}
+
+#[tokio::test]
 async fn what_runs_counted_is_stronger_than_metadata() {
     let tables = Tables::new();
     let plan = tables.plan(SQL).await;
