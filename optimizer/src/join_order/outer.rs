@@ -9,7 +9,7 @@ use datafusion::logical_expr::{Expr, Filter, Join, JoinType, LogicalPlan, Projec
 
 use super::block::movable;
 use super::with_inputs;
-use crate::cardinality::Cardinalities;
+use crate::cardinality::{Cardinalities, Estimate, EstimateSource, Profiles, address};
 
 /// CPU time of looking up a row in an outer join, in nanoseconds, about.
 const LOOK_UP_NS: f64 = 30.0;
@@ -48,13 +48,16 @@ pub(super) fn outer_later_within(
     cardinalities: &Cardinalities<'_>,
     limits: &Limits,
 ) -> Option<(LogicalPlan, Vec<OuterLater>)> {
-    let mut visit = Visit { cardinalities, limits, found: Vec::new() };
+    let profiles = cardinalities.profiles(plan);
+    let mut visit = Visit { cardinalities, profiles: &profiles, limits, found: Vec::new() };
     let plan = visit.plan(plan).ok()?;
     (!visit.found.is_empty()).then_some((plan, visit.found))
 }
 
 struct Visit<'a> {
     cardinalities: &'a Cardinalities<'a>,
+    /// Of the plan as it was.
+    profiles: &'a Profiles,
     limits: &'a Limits,
     found: Vec<OuterLater>,
 }
@@ -63,16 +66,20 @@ impl Visit<'_> {
     /// From below: an outer join rises past one inner join after the other.
     #[recursive::recursive]
     fn plan(&mut self, plan: &LogicalPlan) -> Result<LogicalPlan> {
-        let before = self.found.len();
+        let (before, original) = (self.found.len(), plan);
         let inputs = plan.inputs().into_iter().map(|input| self.plan(input)).collect::<Result<Vec<_>>>()?;
         let plan = if self.found.len() == before { plan.clone() } else { with_inputs(plan, inputs)? };
         let LogicalPlan::Join(join) = &plan else { return Ok(plan) };
         if join.join_type != JoinType::Inner || join.on.is_empty() {
             return Ok(plan);
         }
-        for outer_left in [true, false] {
+        let LogicalPlan::Join(as_written) = original else { return Ok(plan) };
+        let rows = |plan: &LogicalPlan| self.profiles.of(plan).rows.max(1.0);
+        let written = rows(original);
+        let kept = [&as_written.left, &as_written.right].map(|side| (written / rows(side)).min(1.0));
+        for (outer_left, kept) in [true, false].into_iter().zip(kept) {
             // What cannot be said with other names stays as it is.
-            if let Ok(Some(moved)) = self.moved(join, outer_left)
+            if let Ok(Some(moved)) = self.moved(join, outer_left, kept)
                 && super::same_columns(&moved, &plan)
             {
                 return Ok(moved);
@@ -81,8 +88,8 @@ impl Visit<'_> {
         Ok(plan)
     }
 
-    /// `join` with the outer join that is its left input (or its right one) above it; none where that is none, or not worth it.
-    fn moved(&mut self, join: &Join, outer_left: bool) -> Result<Option<LogicalPlan>> {
+    /// `join` with the outer join that is its left input (or its right one) above it; none where that is none, or not worth it. `share`: of the rows of that input, what the inner join leaves.
+    fn moved(&mut self, join: &Join, outer_left: bool, share: f64) -> Result<Option<LogicalPlan>> {
         let (side, other) = if outer_left { (&join.left, &join.right) } else { (&join.right, &join.left) };
         let Some(outer) = Outer::of(side)? else { return Ok(None) };
         let kept_left = outer.join.join_type == JoinType::Left;
@@ -131,11 +138,16 @@ impl Visit<'_> {
             false,
         )?;
         let inner = LogicalPlan::Join(inner);
-        let profiles = self.cardinalities.profiles(&inner);
-        let (LogicalPlan::Join(joined), rows_after) = (&inner, profiles.of(&inner).rows) else { return Ok(None) };
-        let rows_before = profiles.of(&joined.left).rows;
+        let LogicalPlan::Join(joined) = &inner else { return Ok(None) };
+        let expected = self.cardinalities.of_plan(&joined.left);
+        // What the outer join adds or drops says nothing of the inner one.
+        let rows_before = expected.first().map_or(1.0, |kept| kept.rows);
+        let rows_after = rows_before * share;
         if rows_before < self.limits.min_rows || rows_after > rows_before * self.limits.max_share {
             return Ok(None);
+        }
+        if let Some(&identity) = self.cardinalities.identities(&inner).get(&address(&inner)) {
+            self.cardinalities.compose(identity, Estimate::within(rows_after, 2.0, EstimateSource::Edges { runs: 1 }));
         }
         let on =
             outer.join.on.iter().map(|(left, right)| {

@@ -195,10 +195,15 @@ pub(super) struct Search<'a> {
 /// A plan before most of DataFusion's rules ([`super::early`]).
 struct Draft {
     logical: LogicalPlan,
+    /// Before its rows are moved between partitions: what learned joins and the rest of the rules start from.
     physical: Arc<dyn ExecutionPlan>,
+    /// With that: what it costs.
+    shaped: Arc<dyn ExecutionPlan>,
     changes: Vec<PlanChange>,
     joins: Vec<JoinChoice>,
+    /// Of `shaped`.
     fingerprints: PhysicalFingerprints,
+    /// Of `shaped`.
     rows: Vec<Option<RowEstimate>>,
 }
 
@@ -223,7 +228,7 @@ impl Search<'_> {
         }
         for query in queries {
             let Some(draft) = self.rewritten(default, query, runs).await else { continue };
-            let joins = self.learned_joins(&draft.physical, &draft.fingerprints, &draft.rows);
+            let joins = self.learned_joins(&draft.shaped, &draft.fingerprints, &draft.rows);
             if !joins.is_empty() {
                 drafts.extend(self.joined(&draft, joins, runs));
             }
@@ -278,7 +283,7 @@ impl Search<'_> {
         for query in queries {
             let Some(mut draft) = self.rewritten(&default, query, runs).await else { continue };
             if learned {
-                let joins = self.learned_joins(&draft.physical, &draft.fingerprints, &draft.rows);
+                let joins = self.learned_joins(&draft.shaped, &draft.fingerprints, &draft.rows);
                 let joined = (!joins.is_empty()).then(|| self.joined(&draft, joins, runs)).flatten();
                 let Some(joined) = joined else { continue };
                 draft = joined;
@@ -299,12 +304,12 @@ impl Search<'_> {
             return None;
         }
         let changes = query.rewrites.iter().map(rewrite_change).collect();
-        Some(self.draft(query.plan, physical, changes, Vec::new(), runs))
+        self.draft(query.plan, physical, changes, Vec::new(), runs)
     }
 
     fn draft_of(&self, default: &Arm, runs: &mut Vec<RunId>) -> Option<Draft> {
         let early = default.early.clone()?;
-        Some(self.draft(default.logical.clone(), early, default.changes.clone(), Vec::new(), runs))
+        self.draft(default.logical.clone(), early, default.changes.clone(), Vec::new(), runs)
     }
 
     fn draft(
@@ -314,10 +319,11 @@ impl Search<'_> {
         changes: Vec<PlanChange>,
         joins: Vec<JoinChoice>,
         runs: &mut Vec<RunId>,
-    ) -> Draft {
-        let fingerprints = fingerprint_physical(&physical, self.session.sources().as_ref());
-        let rows = self.known.of_plan(&physical, &fingerprints, runs);
-        Draft { logical, physical, changes, joins, fingerprints, rows }
+    ) -> Option<Draft> {
+        let shaped = planned(early::shaped(self.state, Arc::clone(&physical)))?;
+        let fingerprints = fingerprint_physical(&shaped, self.session.sources().as_ref());
+        let rows = self.known.of_plan(&shaped, &fingerprints, runs);
+        Some(Draft { logical, physical, shaped, changes, joins, fingerprints, rows })
     }
 
     /// Build sides and modes of joins by what is known; none where they are so already, or too little would be saved.
@@ -334,15 +340,17 @@ impl Search<'_> {
     }
 
     fn joined(&self, draft: &Draft, joins: Vec<JoinChoice>, runs: &mut Vec<RunId>) -> Option<Draft> {
-        let rule = LearnedJoins::new(joins.clone(), self.session.sources());
-        let physical = planned(rule.applied(Arc::clone(&draft.physical), &draft.fingerprints))?;
+        let sources = self.session.sources();
+        let fingerprints = fingerprint_physical(&draft.physical, sources.as_ref());
+        let rule = LearnedJoins::new(joins.clone(), sources);
+        let physical = planned(rule.applied(Arc::clone(&draft.physical), &fingerprints))?;
         let changes = changed(&draft.changes, &joins);
-        Some(self.draft(draft.logical.clone(), physical, changes, joins, runs))
+        self.draft(draft.logical.clone(), physical, changes, joins, runs)
     }
 
     fn cost(&self, draft: &Draft) -> PlanCost {
         let (slots, model) = (self.session.slots(), self.session.cost_model());
-        PlanCost::of(&draft.physical, &draft.fingerprints, &draft.rows, slots, model)
+        PlanCost::of(&draft.shaped, &draft.fingerprints, &draft.rows, slots, model)
     }
 
     fn finished(&self, draft: Draft, runs: &mut Vec<RunId>) -> Option<Arm> {

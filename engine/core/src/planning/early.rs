@@ -1,5 +1,6 @@
 //! Physical plans before most of DataFusion's rules have seen them: joins have their sides and modes by then, and that is what the plans of a
-//! query differ by. What comes after takes most of the time of planning, and is left out for a plan that is not going to run.
+//! query differ by. Of what comes after only what a cost needs to
+//! see is done for a plan that is not going to run.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -50,6 +51,13 @@ pub(super) async fn planned_early(state: &SessionState, logical: &LogicalPlan) -
     rules.push(Arc::clone(&seen) as _);
     state.query_planner().create_physical_plan(logical, &Ruled::new(state, rules)).await?;
     seen.take().ok_or_else(|| internal_datafusion_err!("no rule has seen the plan"))
+}
+
+/// `early` with what moves rows between its partitions and sorts them: what a cost needs to see.
+pub(super) fn shaped(state: &SessionState, early: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let options = state.config_options();
+    let shapes = |rule: &&Rule| matches!(rule.name(), "EnsureRequirements" | "CombinePartialFinalAggregate");
+    state.physical_optimizers().iter().filter(shapes).try_fold(early, |plan, rule| rule.optimize(plan, options))
 }
 
 /// `early` after all rules.
