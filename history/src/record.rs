@@ -633,6 +633,17 @@ pub enum AdaptationKind {
         /// The operator and its keys.
         what: String,
     },
+    /// The other input of a join was run with a filter of the keys of the one that was finished.
+    PushKeys {
+        /// Key columns.
+        on: Vec<String>,
+        /// Keys in the filter; none where it is a range.
+        listed: Option<u32>,
+        /// Rows of the other input that were expected without it.
+        expected_rows: Option<u64>,
+        /// Its rows with the filter.
+        rows: u64,
+    },
     /// The inputs of an operator did not run first, though it is large: it is known that no key is heavy.
     LeaveOut {
         /// The operator and its keys.
@@ -755,6 +766,13 @@ pub enum AdaptationReason {
         columns: Vec<String>,
         /// Share of the rows that have the key.
         percent: u32,
+    },
+    /// An input of the join was finished.
+    InputFinished {
+        /// Its rows.
+        rows: u64,
+        /// Its distinct keys, estimated.
+        distinct: u64,
     },
     /// An earlier run has found none.
     NoKnownKey {

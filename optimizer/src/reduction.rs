@@ -144,12 +144,19 @@ impl Walk {
         }
     }
 
-    /// Marks the nodes from each learned filter up to the node that makes it, whose own rows are the same with and without.
+    /// Marks the nodes from each learned filter up to the node that makes it, whose own rows are the same with and without; where an input of
+    /// a join makes it for the other input, up to the join.
     fn dynamic_filters(&mut self) {
         for (at, id) in std::mem::take(&mut self.appliers) {
             let by = id.and_then(|id| self.makers.get(&id)).copied();
+            let mut above = Vec::new();
+            let mut maker = by;
+            while let Some(current) = maker {
+                above.push(current);
+                maker = self.parents[current];
+            }
             let mut node = Some(at);
-            while let Some(current) = node.filter(|n| Some(*n) != by) {
+            while let Some(current) = node.filter(|n| !above.contains(n)) {
                 self.causes[current].push(PossibleReduction::DynamicFilter { by, at });
                 node = self.parents[current];
             }

@@ -153,6 +153,7 @@ pub(crate) fn switch(adaptation: &Adaptation) -> &'static str {
         }
         (AdaptationKind::RunInStages, _) => "adaptive_memory = \"off\"",
         (AdaptationKind::ChangeSlots { .. }, _) => "adaptive_slots = \"off\"",
+        (AdaptationKind::PushKeys { .. }, _) => "adaptive_push_keys = \"off\"",
         (AdaptationKind::BeginWithSplit { .. } | AdaptationKind::LeaveOut { .. }, _) => "adaptive_known_keys = \"off\"",
     }
 }
@@ -225,6 +226,15 @@ fn what(kind: &AdaptationKind) -> String {
         ),
         AdaptationKind::BeginWithSplit { what } => {
             format!("the inputs of the {} ran first, to be cut by a heavy key that was known", safe(&short(what)))
+        }
+        AdaptationKind::PushKeys { on, listed, expected_rows, rows } => {
+            let filter = match listed {
+                Some(listed) => format!("a list of {} of the other", plural(u64::from(*listed), "key", "keys")),
+                None => "the range of the keys of the other".to_owned(),
+            };
+            let expected = expected_rows.map(|rows| format!(", of {} expected", count(rows))).unwrap_or_default();
+            let rows = plural(*rows, "row", "rows");
+            format!("one input of the join{} was read with {filter}: {rows}{expected}", keys(on))
         }
         AdaptationKind::LeaveOut { what } => {
             format!("the inputs of the {} did not run first: there is no heavy key to look for", safe(&short(what)))
@@ -351,6 +361,11 @@ fn because(adaptation: &Adaptation) -> String {
             safe(&short(&columns.join(", ")))
         ),
         AdaptationReason::NoKnownKey { run } => format!("known from run {run}, which kept them and found no heavy key"),
+        AdaptationReason::InputFinished { rows, distinct } => format!(
+            "the other input was finished, with {} and about {}",
+            plural(*rows, "row", "rows"),
+            plural(*distinct, "key", "keys")
+        ),
         AdaptationReason::Cores { cores } => {
             format!("the process might use {}", plural(u64::from(*cores), "core", "cores"))
         }
@@ -438,6 +453,8 @@ mod tests {
             AdaptationKind::ChangeSlots { from: 4, to: 1 },
             AdaptationKind::BeginWithSplit { what: "join on a.k = b.k".to_owned() },
             AdaptationKind::LeaveOut { what: "window by a.k".to_owned() },
+            AdaptationKind::PushKeys { on: on.clone(), listed: None, expected_rows: Some(5_000), rows: 700 },
+            AdaptationKind::PushKeys { on: on.clone(), listed: Some(1), expected_rows: None, rows: 1 },
             AdaptationKind::SplitGroups {
                 by: vec!["a.k".to_owned(), "a.t".to_owned()],
                 distinct: vec!["a.v".to_owned(), "a.w".to_owned()],
@@ -476,6 +493,7 @@ mod tests {
             AdaptationReason::Cores { cores: 2 },
             AdaptationReason::KnownKey { run: run.clone(), columns: vec!["a.k".to_owned()], percent: 40 },
             AdaptationReason::NoKnownKey { run },
+            AdaptationReason::InputFinished { rows: 9_000, distinct: 1_200 },
         ];
         let of = |because: &AdaptationReason| Adaptation { because: because.clone(), ..divided() };
         let mut lines: Vec<String> = kinds.iter().map(what).chain(reasons.iter().map(|r| because(&of(r)))).collect();
@@ -496,6 +514,8 @@ mod tests {
         1 slot of each operator may take tasks from here on, instead of 4
         the inputs of the join on a.k = b.k ran first, to be cut by a heavy key that was known
         the inputs of the window by a.k did not run first: there is no heavy key to look for
+        one input of the join on a.k = b.k and a.t = b.t was read with the range of the keys of the other: 700 rows, of 5,000 expected
+        one input of the join on a.k = b.k and a.t = b.t was read with a list of 1 key of the other: 1 row
         1 hot bucket of the aggregate by a.k, a.t was cut into 8 slices and computed in two phases, divided by a.v; a.w first
         2 hot buckets of the window by a.k were cut into 14 slices: row_number, sum of a slice goes on from what the slices before it gave
         1 hot bucket of the window by a.k was cut into 14 slices: sum was computed once for each partition and joined to its rows
@@ -514,6 +534,7 @@ mod tests {
         the process might use 2 cores
         known from run a100000000: one key had 40 % of the rows by a.k
         known from run a100000000, which kept them and found no heavy key
+        the other input was finished, with 9,000 rows and about 1,200 keys
         the other side turned out to be cheaper to build; the largest bucket has 10,100 rows of both sides, the median one 10,000 (1.0×)
         a build side might not have fit in the memory of a slot; the largest bucket has 10,100 rows of both sides, the median one 10,000 (1.0×)
         adaptive_memory = "off"

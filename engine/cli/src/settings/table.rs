@@ -231,6 +231,16 @@ pub const SETTINGS: &[Setting] = &[
         in_pipeline: true,
     },
     Setting {
+        name: "adaptive_push_keys",
+        kind: Kind::Choice(&["on", "off"]),
+        default: "on",
+        doc: "In mid-run, read an input of a join with the range, or a list, of the keys of the input that is finished",
+        flag: None,
+        env: Some("SPARKLET_ADAPTIVE_PUSH_KEYS"),
+        group: Group::Engine,
+        in_pipeline: true,
+    },
+    Setting {
         name: "adaptive_slots",
         kind: Kind::Choice(&["on", "off"]),
         default: "on",

@@ -11,8 +11,9 @@ use datafusion::execution::{SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{EmptyRelation, Expr, Join, LogicalPlan};
 use datafusion::physical_expr::PhysicalExprRef;
 use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
+use datafusion::physical_plan::statistics::StatisticsContext;
+use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use futures::FutureExt;
 use sparklet_optimizer::{SourceMap, SourceNames};
@@ -22,8 +23,9 @@ use super::governor::Governor;
 use super::join::{AdaptiveJoinExec, Resources};
 use super::known;
 use super::leaf::{self, ExchangeLeaf, LeafPlanner};
+use super::learned::{Learned, may_filter};
 use super::path::{at_path, node_at, replace_at};
-use super::record::{broadcast, divide_join, run_in_stages, share_subplan, skip_empty};
+use super::record::{broadcast, divide_join, push_keys, run_in_stages, share_subplan, skip_empty};
 use super::rule::AdaptiveJoins;
 use super::running::Running;
 use super::share::Shared;
@@ -281,7 +283,7 @@ impl Driver {
         self.note_splits(&stage, start);
         self.running.starts(&stage, false);
         let bucketing = Bucketing { keys: Vec::new(), buckets: 1, divisor: 1, ranges: None };
-        let spec = WriteSpec { id, bucketing, budget: Arc::clone(&self.budget) };
+        let spec = WriteSpec { id, bucketing, budget: Arc::clone(&self.budget), bounds: false };
         let exchange = self.write(stage, spec).await?;
         self.running.adapted(share_subplan(start, &exchange, what, shared.paths.len()));
         for path in &shared.paths {
@@ -312,26 +314,44 @@ impl Driver {
             }
             return Ok(logical);
         }
-        for side in shape.order().into_iter().take(self.sides) {
+        let mut learned: Option<(Learned, Arc<Exchange>)> = None;
+        // What is smaller runs first: it is the likelier one to make the other needless, and to say what of it is not to be read.
+        let stages = [self.plan(&join.left).await?, self.plan(&join.right).await?];
+        let sides = order(&stages);
+        let [left, right] = stages;
+        let mut stages = [
+            (!self.stays(&join.left, &keys.left, buckets)).then_some(left),
+            (!self.stays(&join.right, &keys.right, buckets)).then_some(right),
+        ];
+        for side in sides.into_iter().take(self.sides) {
             let (input, key) = match side {
                 Side::Left => (&join.left, &keys.left),
                 Side::Right => (&join.right, &keys.right),
             };
-            if let Some(exchange) = ExchangeLeaf::of(input) {
-                // What is divided otherwise cannot be joined bucket by bucket; where a build side would not fit, it is divided once more.
-                let fits = exchange.size().hash_table() / self.limits.slots.max(1) as u64 <= self.limits.build_bytes;
-                if fits || divided_by(exchange, input, key) == Some(buckets) {
-                    continue;
-                }
+            let Some(mut stage) = stages[usize::from(side == Side::Right)].take() else { continue };
+            let expected = expected_rows(&stage);
+            let applied = learned.take().filter(|(learned, _)| learned.may_reduce(&stage));
+            if let Some((learned, from)) = &applied {
+                stage = self.plan(&learned.over(input, from)?).await?;
             }
-            let stage = self.plan(input).await?;
             let Some(bucketing) = self.bucketing(&stage, input, key, buckets) else { return Ok(logical) };
             let schema = Arc::clone(input.schema());
             let id = std::mem::replace(exchanges, *exchanges + 1);
             self.note_splits(&stage, start);
             self.running.starts(&stage, false);
-            let spec = WriteSpec { id, bucketing, budget: Arc::clone(&self.budget) };
+            let waits = stages.iter().any(Option::is_some);
+            let bounds = waits && self.settings.push_keys && self.pushes_filters() && may_filter(&join, side);
+            let spec = WriteSpec { id, bucketing, budget: Arc::clone(&self.budget), bounds };
             let exchange = self.write(stage, spec).await?;
+            let (other, other_key) = match side {
+                Side::Left => (&join.right, &keys.right),
+                Side::Right => (&join.left, &keys.left),
+            };
+            learned = Learned::of(&exchange.facts, other, other_key).map(|learned| (learned, Arc::clone(&exchange)));
+            if let Some((filter, from)) = &applied {
+                let on = keys.texts();
+                self.running.adapted(push_keys(start, on, &exchange, from, filter.listed(), expected));
+            }
             self.remember(&exchange, boundary, usize::from(side == Side::Right), key);
             let leaf = Arc::new(ExchangeLeaf::plan(Arc::clone(&exchange), schema));
             match side {
@@ -353,6 +373,20 @@ impl Driver {
             }
         }
         replace_at(logical, &boundary.path, LogicalPlan::Join(join))
+    }
+
+    /// True if `input` is an exchange that the join can read as it is, in `buckets` buckets by `keys`.
+    fn stays(&self, input: &LogicalPlan, keys: &[Expr], buckets: usize) -> bool {
+        let Some(exchange) = ExchangeLeaf::of(input) else { return false };
+        // What is divided otherwise cannot be joined bucket by bucket; where a build side would not fit, it is divided once more.
+        let fits = exchange.size().hash_table() / self.limits.slots.max(1) as u64 <= self.limits.build_bytes;
+        fits || divided_by(exchange, input, keys) == Some(buckets)
+    }
+
+    /// True if DataFusion's joins may make filters for their probe sides.
+    fn pushes_filters(&self) -> bool {
+        let optimizer = &self.state.config_options().optimizer;
+        optimizer.enable_dynamic_filter_pushdown && optimizer.enable_join_dynamic_filter_pushdown
     }
 
     /// Buckets of an exchange of rows that come from `scanned_bytes` bytes of files; `given` where another exchange is divided alike.
@@ -401,8 +435,9 @@ impl Driver {
 /// Smallest task in weights (rows probed): below, starting it costs more than it spreads.
 const MIN_TASK: u64 = 128 << 10;
 
+/// An input of a join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub(super) enum Side {
     Left,
     Right,
 }
@@ -456,8 +491,6 @@ fn divided_by(exchange: &Exchange, leaf: &LogicalPlan, keys: &[Expr]) -> Option<
 /// How the planner would run a join.
 struct Shape {
     mode: PartitionMode,
-    /// The left input is expected to be no larger than the right one: it is measured first, for it may make the other needless.
-    left_first: bool,
     /// An input is a finished exchange.
     over_exchange: bool,
     /// Bytes of files that the larger of the inputs reads.
@@ -470,36 +503,33 @@ impl Shape {
         let mut at = plan;
         loop {
             if let Some(join) = at.downcast_ref::<HashJoinExec>() {
-                let expected = |side: &Arc<dyn ExecutionPlan>| {
-                    let statistics = datafusion::physical_plan::statistics::StatisticsContext::new()
-                        .compute(side.as_ref(), &datafusion::physical_plan::StatisticsArgs::new());
-                    statistics.ok().and_then(|s| s.num_rows.get_value().copied())
-                };
-                let left_first = match (expected(join.left()), expected(join.right())) {
-                    (Some(left), Some(right)) => left <= right,
-                    _ => true,
-                };
                 let over_exchange = [join.left(), join.right()].into_iter().any(reads_exchange);
                 let side_bytes = scanned_bytes(join.left()).max(scanned_bytes(join.right()));
-                return Some(Self { mode: *join.partition_mode(), left_first, over_exchange, side_bytes });
+                return Some(Self { mode: *join.partition_mode(), over_exchange, side_bytes });
             }
             if AdaptiveJoinExec::of(at).is_some() {
-                return Some(Self {
-                    mode: PartitionMode::Partitioned,
-                    left_first: true,
-                    over_exchange: true,
-                    side_bytes: 0,
-                });
+                return Some(Self { mode: PartitionMode::Partitioned, over_exchange: true, side_bytes: 0 });
             }
             let children = at.children();
             let [only] = children.as_slice() else { return None };
             at = only;
         }
     }
+}
 
-    fn order(&self) -> [Side; 2] {
-        if self.left_first { [Side::Left, Side::Right] } else { [Side::Right, Side::Left] }
-    }
+/// The inputs of a join with these plans, the one first that is expected to have fewer rows; by their files where nobody knows.
+fn order([left, right]: &[Arc<dyn ExecutionPlan>; 2]) -> [Side; 2] {
+    let left_first = match (expected_rows(left), expected_rows(right)) {
+        (Some(left), Some(right)) => left <= right,
+        _ => scanned_bytes(left) <= scanned_bytes(right),
+    };
+    if left_first { [Side::Left, Side::Right] } else { [Side::Right, Side::Left] }
+}
+
+/// Rows that `plan` is expected to give.
+fn expected_rows(plan: &Arc<dyn ExecutionPlan>) -> Option<u64> {
+    let statistics = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new());
+    statistics.ok().and_then(|s| s.num_rows.get_value().map(|rows| *rows as u64))
 }
 
 fn reads_exchange(plan: &Arc<dyn ExecutionPlan>) -> bool {

@@ -114,7 +114,7 @@ fn a_full_disk_is_an_error_that_says_so() {
             let plan = rows.create_physical_plan().await.unwrap();
             let keys: Vec<_> = vec![Arc::new(Column::new("value", 0)) as _];
             let bucketing = Bucketing { keys, buckets: 8, divisor: 1, ranges: None };
-            let spec = WriteSpec { id: 0, bucketing, budget: Budget::new(0) };
+            let spec = WriteSpec { id: 0, bucketing, budget: Budget::new(0), bounds: false };
             write(plan, Arc::new(TaskContext::default().with_runtime(runtime)), spec).await.unwrap_err()
         });
         // Tasks that were still writing end with it.
@@ -139,7 +139,7 @@ fn what_is_cut_off_leaves_nothing_behind() {
     ];
     let seed = rand::random::<u64>();
     let mut random = rand::rngs::StdRng::seed_from_u64(seed);
-    let rounds = std::env::var("SPARKLET_TEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(10);
+    let rounds = super::tests::asked_cases().map_or(10, |cases| cases as usize);
     for round in 0..rounds {
         let folder = tempfile::tempdir().unwrap();
         let session = Session::new(SessionConfig {

@@ -88,7 +88,7 @@ async fn redivide(
         divisor: from.bucketing.divisor * from.bucketing.buckets as u64,
         ranges: None,
     };
-    let spec = WriteSpec { id: from.id, bucketing, budget: Arc::clone(&resources.budget) };
+    let spec = WriteSpec { id: from.id, bucketing, budget: Arc::clone(&resources.budget), bounds: false };
     Ok(Arc::new(write(input.raw(vec![slices]), Arc::clone(context), spec).await?))
 }
 

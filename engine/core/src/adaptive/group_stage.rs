@@ -142,7 +142,7 @@ impl Driver {
         exchanges: &mut usize,
     ) -> Result<Arc<Exchange>> {
         let id = std::mem::replace(exchanges, *exchanges + 1);
-        let spec = WriteSpec { id, bucketing, budget: Arc::clone(&self.budget) };
+        let spec = WriteSpec { id, bucketing, budget: Arc::clone(&self.budget), bounds: false };
         self.write(stage, spec).await
     }
 

@@ -14,6 +14,7 @@ use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalN
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 
+use super::learned::LearnedFilter;
 use super::parts::PartsExec;
 use super::path::subqueries;
 use crate::exchange::{Exchange, ExchangeReaderExec, slices};
@@ -178,12 +179,15 @@ impl ExtensionPlanner for LeafPlanner {
         _: &dyn PhysicalPlanner,
         node: &dyn UserDefinedLogicalNode,
         _: &[&LogicalPlan],
-        _: &[Arc<dyn ExecutionPlan>],
+        inputs: &[Arc<dyn ExecutionPlan>],
         session: &dyn Session,
         _: &PhysicalPlanningContext,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         if let Some(leaf) = node.as_any().downcast_ref::<PartsLeaf>() {
             return Ok(Some(Arc::clone(&leaf.parts) as Arc<dyn ExecutionPlan>));
+        }
+        if let (Some(filter), [input]) = (node.as_any().downcast_ref::<LearnedFilter>(), inputs) {
+            return filter.physical(input).map(Some);
         }
         let Some(leaf) = node.as_any().downcast_ref::<ExchangeLeaf>() else { return Ok(None) };
         let partitions = session.config().target_partitions();

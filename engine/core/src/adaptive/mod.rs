@@ -18,6 +18,7 @@ mod inputs;
 mod join;
 mod known;
 mod leaf;
+mod learned;
 mod parts;
 mod path;
 mod prefix;
@@ -164,6 +165,8 @@ pub struct AdaptiveSettings {
     pub share: bool,
     /// Use what earlier runs have found of keys.
     pub known_keys: bool,
+    /// Run an input of a join with what the other one, which is finished, says of its keys.
+    pub push_keys: bool,
     /// Change the number of slots while a stage runs.
     pub slots: bool,
     /// Smallest size of the files that a query reads, in bytes, from which subplans are shared.
@@ -187,6 +190,7 @@ impl Default for AdaptiveSettings {
             memory: true,
             share: true,
             known_keys: true,
+            push_keys: true,
             slots: true,
             share_min_bytes: 8 << 20,
             min_slots: 4,

@@ -117,6 +117,21 @@ pub(super) fn broadcast(
     of_plan(start, exchange, AdaptationKind::Broadcast { on }, because)
 }
 
+/// An input of a join that was run with what the other one, `from`, says of its keys.
+pub(super) fn push_keys(
+    start: Instant,
+    on: Vec<String>,
+    exchange: &Arc<Exchange>,
+    from: &Exchange,
+    listed: Option<u32>,
+    expected_rows: Option<u64>,
+) -> Adaptation {
+    let kind = AdaptationKind::PushKeys { on, listed, expected_rows, rows: exchange.size().rows };
+    let because = AdaptationReason::InputFinished { rows: from.size().rows, distinct: from.facts.distinct };
+    // What the exchange cost is told where it is used.
+    Adaptation { cost_us: 0, facts_us: 0, ..of_plan(start, Some(exchange), kind, because) }
+}
+
 pub(super) fn share_subplan(start: Instant, exchange: &Arc<Exchange>, what: String, readers: usize) -> Adaptation {
     let size = exchange.size();
     let kind = AdaptationKind::ShareSubplan { what, readers: readers as u32 };

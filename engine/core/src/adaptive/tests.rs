@@ -13,7 +13,9 @@ use datafusion::physical_plan::collect;
 use futures::StreamExt;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use sparklet_history::{Adaptation, AdaptationKind, AdaptationReason, HeavyKey, KeyRecord, Recalled};
+use sparklet_history::{
+    Adaptation, AdaptationKind, AdaptationReason, Completeness, HeavyKey, KeyRecord, NodeRecord, Recalled,
+};
 
 use super::boundary::{Look, Reach};
 use super::driver::{Cuts, Driver};
@@ -143,6 +145,24 @@ fn queries() -> Vec<String> {
     );
     queries.push("SELECT l.k FROM l JOIN r ON l.k = r.k INTERSECT SELECT k FROM s".to_owned());
     queries.push("WITH j AS (SELECT l.k, l.v, r.t FROM l LEFT JOIN r ON l.k = r.k) SELECT * FROM j a JOIN j b ON a.k = b.k AND a.v = b.v".to_owned());
+    // Inputs of which a filter over the key may go down some way, or none.
+    for (input, key) in [
+        ("(SELECT k, v FROM r UNION ALL SELECT v, k FROM s) b", "b.k"),
+        ("(SELECT 40 / v AS k, t FROM r WHERE v <> 0) b", "b.k"),
+        ("(SELECT k + 1 AS k, v FROM r WHERE v > -10) b", "b.k"),
+        ("(SELECT k % 7 AS k, sum(v) AS total FROM r GROUP BY k % 7) b", "b.k"),
+        ("(SELECT k, t, sum(v) AS total FROM r GROUP BY ROLLUP (k, t)) b", "b.k"),
+        ("(SELECT k, count(*) AS n FROM r GROUP BY k HAVING count(*) > 1) b", "b.k"),
+        ("(SELECT k, t, v, f FROM r ORDER BY v, k, t LIMIT 9) b", "b.k"),
+        ("(SELECT k, v, rank() OVER (PARTITION BY t ORDER BY v) AS n FROM r) b", "b.k"),
+        ("(r a JOIN s b ON a.v = b.v)", "b.k"),
+        ("(r a LEFT JOIN s b ON a.v = b.v)", "b.k"),
+        ("(r a LEFT JOIN s b ON a.v = b.v)", "a.k"),
+        ("(r a RIGHT JOIN s b ON a.v > b.v)", "b.k"),
+    ] {
+        queries.push(format!("SELECT * FROM l JOIN {input} ON l.k = {key}"));
+        queries.push(format!("SELECT * FROM l RIGHT JOIN {input} ON l.k = {key}"));
+    }
     let twice = "WITH g AS (SELECT k, t, sum(v) AS total, count(*) AS n FROM l GROUP BY k, t) ";
     queries.push(format!("{twice}SELECT * FROM g a JOIN g b ON a.k = b.k AND a.total <= b.total"));
     queries.push(format!("{twice}SELECT k, total FROM g UNION ALL SELECT k, n FROM g UNION ALL SELECT v, k FROM s"));
@@ -272,9 +292,15 @@ async fn rows(session: &Session, sql: &str) -> Vec<String> {
     sorted(&batches)
 }
 
-/// Cases a run; `SPARKLET_TEST_CASES` sets more.
+/// Cases a run; `SPARKLET_TEST_CASES` or `PROPTEST_CASES` sets more.
 fn cases() -> u32 {
-    std::env::var("SPARKLET_TEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(12)
+    asked_cases().unwrap_or(12)
+}
+
+/// Cases that who runs the tests wants.
+pub(super) fn asked_cases() -> Option<u32> {
+    let set = |name| std::env::var(name).ok().and_then(|n| n.parse().ok());
+    set("SPARKLET_TEST_CASES").or_else(|| set("PROPTEST_CASES"))
 }
 
 #[test]
@@ -397,7 +423,7 @@ async fn a_join_that_does_not_fit_begins_again_in_stages() {
     let rows = sorted(&query.collect().await.unwrap());
     assert_eq!(rows, ["3000000|8999997000000"]);
     let mut kinds: Vec<_> = query.adaptations().into_iter().map(|a| a.kind).collect();
-    kinds.retain(|kind| !matches!(kind, AdaptationKind::ChangeSlots { .. }));
+    kinds.retain(|kind| !matches!(kind, AdaptationKind::ChangeSlots { .. } | AdaptationKind::PushKeys { .. }));
     assert!(matches!(kinds[..], [AdaptationKind::RunInStages, AdaptationKind::DivideJoin { .. }]), "{kinds:?}");
     let plan = query.observe();
     assert!(plan.nodes.iter().any(|node| node.operator == "ExchangeReaderExec"), "{plan:#?}");
@@ -632,5 +658,97 @@ async fn what_is_known_of_keys_decides_what_runs_first() {
             let one = past(0.01).split_off(1);
             assert_eq!(with_past(folder.path(), sql, one, large).await.0.len(), 1, "of one input nothing is known");
         }
+    }
+}
+
+/// Which joins are run with the keys of their smaller input, `r`: those that give no row for a row of the other one without a match.
+#[tokio::test]
+async fn the_keys_of_a_finished_input_keep_rows_out_of_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = |i: i64| Some(["a", "b", "c"][i as usize % 3].to_owned());
+    let null = |i: i64| (i % 7 > 0).then_some(i);
+    let large = Table((0..900).map(|i| (null(i), texts(i), i)).collect());
+    let small = |keys: std::ops::Range<i64>| Table(keys.map(|i| (null(i), texts(1), i)).collect());
+    let cases = [
+        // Few keys are listed, more have a range; so has text.
+        (small(300..320), "l.k = r.k", Some(17), 17),
+        (small(200..500), "l.k = r.k", None, 257),
+        (small(0..20), "l.t = r.t", None, 300),
+        (small(200..500), "l.k = r.k AND l.t = r.t", None, 86),
+    ];
+    for (small, on, listed, rows_left) in cases {
+        let plain = session(folder.path(), AdaptiveMode::Off, 3, 256 << 20);
+        let forced = session(folder.path(), AdaptiveMode::Force, 3, 256 << 20);
+        let off = Session::new(SessionConfig {
+            slots: Some(3),
+            spill_dir: folder.path().to_owned(),
+            adaptive: AdaptiveSettings { mode: AdaptiveMode::Force, push_keys: false, ..AdaptiveSettings::default() },
+            ..SessionConfig::default()
+        })
+        .unwrap();
+        for session in [&plain, &forced, &off] {
+            register(session, &[large.clone(), small.clone(), Table(Vec::new())]);
+        }
+        let pushed = |query: &crate::PreparedQuery| -> Vec<(Option<u32>, u64)> {
+            let pushed = |a: Adaptation| match a.kind {
+                AdaptationKind::PushKeys { listed, rows, .. } => Some((listed, rows)),
+                _ => None,
+            };
+            query.adaptations().into_iter().filter_map(pushed).collect()
+        };
+        for join in JOINS {
+            let sql = format!("SELECT * FROM l {join} JOIN r ON {on}");
+            let query = forced.sql(&sql, &BTreeMap::new()).await.unwrap().prepare().await.unwrap();
+            assert_eq!(sorted(&query.collect().await.unwrap()), rows(&plain, &sql).await, "{sql}");
+            let may = !matches!(join, "LEFT" | "FULL" | "LEFT ANTI");
+            assert_eq!(pushed(&query), if may { vec![(listed, rows_left)] } else { Vec::new() }, "{sql}");
+            // What was cut is no evidence of the table; the join is what it is.
+            let nodes = query.observe().nodes;
+            let cut = |node: &&&NodeRecord| matches!(node.completeness, Completeness::ReducedBy(_));
+            let readers: Vec<_> = nodes.iter().filter(|node| node.operator == "ExchangeReaderExec").collect();
+            assert_eq!(readers.iter().filter(cut).count(), usize::from(may), "{sql}: {nodes:#?}");
+            let joins: Vec<_> = nodes.iter().filter(|node| node.operator.contains("JoinExec")).collect();
+            assert!(!joins.is_empty() && joins.iter().all(|join| join.completeness == Completeness::Complete), "{sql}");
+            let query = off.sql(&sql, &BTreeMap::new()).await.unwrap().prepare().await.unwrap();
+            query.collect().await.unwrap();
+            assert!(pushed(&query).is_empty(), "{sql}");
+        }
+    }
+}
+
+/// Where the keys of a finished input go: to the leaves that they are columns of, and past nothing that would change a row.
+#[tokio::test]
+async fn keys_are_pushed_to_leaves_that_have_them_as_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows_of = |keys: std::ops::Range<i64>| Table(keys.map(|i| (Some(i), Some("a".to_owned()), i)).collect());
+    let tables = [rows_of(0..900), rows_of(300..320), rows_of(0..400)];
+    let plain = session(folder.path(), AdaptiveMode::Off, 3, 256 << 20);
+    let forced = session(folder.path(), AdaptiveMode::Force, 3, 256 << 20);
+    register(&plain, &tables);
+    register(&forced, &tables);
+    for (input, key, pushed) in [
+        ("(SELECT k AS x, v FROM l WHERE v % 3 > 0) q", "x", true),
+        ("(SELECT k, sum(v) AS v FROM l GROUP BY k) q", "q.k", true),
+        ("(SELECT DISTINCT k, t FROM l) q", "q.k", true),
+        ("(SELECT k, v FROM l UNION ALL SELECT v, k FROM s) q", "q.k", true),
+        ("(l a JOIN s b ON a.v = b.v)", "a.k", true),
+        ("(l a JOIN s b ON a.v = b.v)", "b.k", true),
+        // Of a key that is computed, where a row may fail that is filtered out, or be another one.
+        ("(SELECT 100000 / v AS k FROM l WHERE v <> 0) q", "q.k", false),
+        ("(SELECT k + 1 AS k, v FROM l) q", "q.k", false),
+        ("(SELECT k, v FROM l ORDER BY v LIMIT 500) q", "q.k", false),
+        ("(SELECT k, v, rank() OVER (PARTITION BY t ORDER BY v) AS n FROM l) q", "q.k", false),
+        ("(SELECT k, t, sum(v) AS v FROM l GROUP BY ROLLUP (k, t)) q", "q.k", false),
+    ] {
+        let sql = format!("SELECT * FROM {input} JOIN r ON {key} = r.k");
+        let query = forced.sql(&sql, &BTreeMap::new()).await.unwrap().prepare().await.unwrap();
+        assert_eq!(sorted(&query.collect().await.unwrap()), rows(&plain, &sql).await, "{sql}");
+        let by_r = format!("{key} = r.k").replace("x =", "q.x =");
+        let pushes = |a: &Adaptation| matches!(&a.kind, AdaptationKind::PushKeys { on, .. } if on.contains(&by_r));
+        let adaptations = query.adaptations();
+        assert_eq!(adaptations.iter().any(pushes), pushed, "{sql}: {adaptations:#?}");
+        // A join of two exchanges is divided, filter or not.
+        let divided = adaptations.iter().filter(|a| matches!(a.kind, AdaptationKind::DivideJoin { .. })).count();
+        assert_eq!(divided, 1 + usize::from(sql.contains("JOIN s")), "{sql}: {adaptations:#?}");
     }
 }

@@ -1,8 +1,11 @@
 //! What passes by about the keys of an exchange: NULLs, distinct keys, heavy hitters.
 
-use arrow::array::{Array, ArrayRef};
-use datafusion::common::ScalarValue;
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Date32Type, Int32Type, Int64Type};
+use datafusion::common::{HashSet, ScalarValue};
 use datafusion::error::{DataFusionError, Result};
+use datafusion::functions_aggregate::min_max::{MaxAccumulator, MinAccumulator};
+use datafusion::logical_expr::Accumulator;
 use datasketches::frequencies::{ErrorType, FrequentItemsSketch};
 use datasketches::theta::{ThetaSketch, ThetaSketchBuilder, ThetaUnionBuilder};
 
@@ -20,6 +23,12 @@ const FREQUENT: usize = 256;
 
 /// Smallest share of all rows from which a key counts as heavy.
 const HEAVY_SHARE: f64 = 0.01;
+
+/// Distinct keys that are kept one by one.
+const VALUES_KEPT: usize = 64;
+
+/// Rows of a writer after which keys are not listed any more: each is looked up, which is dear where there are many rows.
+const ROWS_LISTED: u64 = 1 << 20;
 
 /// A key that many rows have.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +51,120 @@ pub(crate) struct KeyFacts {
     pub(crate) distinct: u64,
     /// By falling share (Anderson et al.: "A high-performance algorithm for identifying frequent items in data streams", IMC 2017).
     pub(crate) heavy: Vec<HeavyHitter>,
+    /// Smallest and largest value of each key column, exact, NULL where it has none; none where nobody has asked, or of types whose order is
+    /// not that of equality.
+    pub(crate) bounds: Vec<Option<(ScalarValue, ScalarValue)>>,
+    /// All keys, where these are few and whole numbers or days of one column; NULL left out.
+    pub(crate) values: Option<Vec<ScalarValue>>,
+}
+
+/// What is exact about keys.
+struct Exact {
+    types: Vec<DataType>,
+    bounds: Vec<Option<(MinAccumulator, MaxAccumulator)>>,
+    values: Option<HashSet<i64>>,
+    /// Rows whose keys were listed.
+    listed: u64,
+}
+
+impl Exact {
+    fn new(types: Vec<DataType>) -> Result<Self> {
+        let bounds = types.iter().map(|of| {
+            ordered(of).then(|| Ok((MinAccumulator::try_new(of)?, MaxAccumulator::try_new(of)?))).transpose()
+        });
+        let bounds = bounds.collect::<Result<_>>()?;
+        let listed = matches!(types[..], [DataType::Int32 | DataType::Int64 | DataType::Date32]);
+        Ok(Self { bounds, values: listed.then(HashSet::default), listed: 0, types })
+    }
+
+    fn observe(&mut self, keys: &[ArrayRef]) -> Result<()> {
+        for (bounds, key) in self.bounds.iter_mut().zip(keys) {
+            if let Some((min, max)) = bounds {
+                min.update_batch(std::slice::from_ref(key))?;
+                max.update_batch(std::slice::from_ref(key))?;
+            }
+        }
+        if let ([of], [key]) = (&self.types[..], keys)
+            && let Some(values) = &mut self.values
+        {
+            let few = match of {
+                DataType::Int32 => list::<Int32Type>(values, key),
+                DataType::Date32 => list::<Date32Type>(values, key),
+                _ => list::<Int64Type>(values, key),
+            };
+            self.listed += key.len() as u64;
+            if !few || self.listed > ROWS_LISTED {
+                self.values = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, mut other: Self) -> Result<()> {
+        for (own, other) in self.bounds.iter_mut().zip(&mut other.bounds) {
+            if let (Some((min, max)), Some((least, most))) = (own, other) {
+                min.update_batch(&[least.evaluate()?.to_array()?])?;
+                max.update_batch(&[most.evaluate()?.to_array()?])?;
+            }
+        }
+        self.values = self.values.take().zip(other.values).map(|(own, other)| own.union(&other).copied().collect());
+        self.values.take_if(|values| values.len() > VALUES_KEPT);
+        Ok(())
+    }
+
+    fn bounds(&mut self) -> Result<Vec<Option<(ScalarValue, ScalarValue)>>> {
+        let bounds = self
+            .bounds
+            .iter_mut()
+            .map(|bounds| bounds.as_mut().map(|(min, max)| Ok((min.evaluate()?, max.evaluate()?))).transpose());
+        bounds.collect()
+    }
+
+    fn values(&self) -> Option<Vec<ScalarValue>> {
+        let mut values: Vec<i64> = self.values.as_ref()?.iter().copied().collect();
+        values.sort_unstable();
+        let value = |value: i64| match self.types.first() {
+            Some(DataType::Int32) => i32::try_from(value).ok().map(ScalarValue::from),
+            Some(DataType::Date32) => i32::try_from(value).ok().map(|day| ScalarValue::Date32(Some(day))),
+            _ => Some(ScalarValue::from(value)),
+        };
+        values.into_iter().map(value).collect()
+    }
+}
+
+/// True if values of a type are equal just where neither comes before the other, and have no others between them in statistics of files.
+fn ordered(of: &DataType) -> bool {
+    of.is_integer()
+        || matches!(
+            of,
+            DataType::Date32
+                | DataType::Date64
+                | DataType::Timestamp(..)
+                | DataType::Decimal128(..)
+                | DataType::Utf8
+                | DataType::LargeUtf8
+                | DataType::Utf8View
+        )
+}
+
+/// Adds the values of `key`; false where there are more than are kept.
+fn list<T>(values: &mut HashSet<i64>, key: &ArrayRef) -> bool
+where
+    T: ArrowPrimitiveType,
+    T::Native: Into<i64>,
+{
+    let Some(key) = key.as_primitive_opt::<T>() else { return false };
+    let mut last = None;
+    for value in key.iter().flatten() {
+        let value: i64 = value.into();
+        if last.replace(value) == Some(value) || !values.insert(value) {
+            continue;
+        }
+        if values.len() > VALUES_KEPT {
+            return false;
+        }
+    }
+    true
 }
 
 /// Collects facts for one writer.
@@ -52,10 +175,12 @@ pub(crate) struct Collector {
     frequent: FrequentItemsSketch<u64>,
     first: ThetaSketch,
     sampled: ThetaSketch,
+    exact: Exact,
 }
 
 impl Collector {
-    pub(crate) fn new(keys: usize) -> Result<Self> {
+    /// Of so many `keys`; of columns of these `types` the bounds too.
+    pub(crate) fn new(keys: usize, types: Vec<DataType>) -> Result<Self> {
         Ok(Self {
             rows: 0,
             nulls: vec![0; keys],
@@ -63,11 +188,13 @@ impl Collector {
             frequent: FrequentItemsSketch::new(FREQUENT).map_err(sketch_error)?,
             first: ThetaSketchBuilder::default().build().map_err(sketch_error)?,
             sampled: ThetaSketchBuilder::default().build().map_err(sketch_error)?,
+            exact: Exact::new(types)?,
         })
     }
 
     /// Takes note of a batch with key columns `keys` and their `hashes`.
-    pub(crate) fn observe(&mut self, keys: &[ArrayRef], hashes: &[u64]) {
+    pub(crate) fn observe(&mut self, keys: &[ArrayRef], hashes: &[u64]) -> Result<()> {
+        self.exact.observe(keys)?;
         for (nulls, key) in self.nulls.iter_mut().zip(keys) {
             *nulls += key.logical_null_count() as u64;
         }
@@ -81,6 +208,7 @@ impl Collector {
         }
         self.offset = at - hashes.len();
         self.rows += hashes.len() as u64;
+        Ok(())
     }
 }
 
@@ -96,6 +224,7 @@ pub(crate) fn merge(collectors: Vec<Collector>) -> Result<KeyFacts> {
         all.rows += other.rows;
         all.nulls.iter_mut().zip(&other.nulls).for_each(|(sum, nulls)| *sum += nulls);
         all.frequent.merge(&other.frequent);
+        all.exact.merge(other.exact)?;
         first.update(&other.first).map_err(sketch_error)?;
         sampled.update(&other.sampled).map_err(sketch_error)?;
     }
@@ -115,6 +244,8 @@ pub(crate) fn merge(collectors: Vec<Collector>) -> Result<KeyFacts> {
         null_rows: all.nulls.iter().copied().max().unwrap_or(0),
         distinct: (first.max(sampled).round() as u64).min(all.rows),
         heavy,
+        bounds: all.exact.bounds()?,
+        values: all.exact.values(),
     })
 }
 

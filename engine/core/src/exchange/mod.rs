@@ -20,6 +20,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::{ColumnStatistics, internal_err};
 use datafusion::error::Result;
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -72,6 +73,8 @@ pub(crate) struct Exchange {
     pub(crate) cost: WriteCost,
     /// None once nothing reads its rows any more.
     store: Mutex<Option<Arc<dyn ExchangeStore>>>,
+    /// Filters that its keys made for the other input of their join.
+    taught: Mutex<Vec<Arc<dyn PhysicalExpr>>>,
 }
 
 /// What writing took.
@@ -111,6 +114,16 @@ impl Exchange {
     /// Gives up its rows: nothing will begin to read them any more. What is known of them stays.
     pub(crate) fn release(&self) {
         self.store.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Notes a filter that was made from its keys.
+    pub(crate) fn teaches(&self, filter: Arc<dyn PhysicalExpr>) {
+        self.taught.lock().unwrap_or_else(PoisonError::into_inner).push(filter);
+    }
+
+    /// Filters that were made from its keys.
+    pub(crate) fn taught(&self) -> Vec<Arc<dyn PhysicalExpr>> {
+        self.taught.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Rows by bucket.

@@ -135,6 +135,10 @@ impl ExecutionPlan for ExchangeReaderExec {
         Ok(TreeNodeRecursion::Continue)
     }
 
+    fn dynamic_expressions_produced(&self) -> Vec<Arc<dyn PhysicalExpr>> {
+        self.exchange.taught()
+    }
+
     fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(self)
     }

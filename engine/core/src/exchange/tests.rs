@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Date32Array, Float64Array, Int64Array, RecordBatch, StringArray, StringViewArray,
+};
 use arrow::datatypes::Int64Type;
+use datafusion::common::ScalarValue;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
@@ -12,6 +15,7 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::TryStreamExt;
 
+use super::facts::{Collector, merge};
 use super::*;
 use crate::exchange::slices::{Slice, split, whole};
 
@@ -51,7 +55,7 @@ fn context(pool: &Arc<dyn MemoryPool>) -> Arc<TaskContext> {
 
 async fn written(pool: &Arc<dyn MemoryPool>, budget: usize) -> Exchange {
     let bucketing = Bucketing { keys: vec![Arc::new(Column::new("key", 0))], buckets: 32, divisor: 1, ranges: None };
-    let spec = WriteSpec { id: 3, bucketing, budget: Budget::new(budget) };
+    let spec = WriteSpec { id: 3, bucketing, budget: Budget::new(budget), bounds: false };
     write(plan(), context(pool), spec).await.unwrap()
 }
 
@@ -119,7 +123,7 @@ async fn a_lost_file_is_an_error_that_says_so() {
         .unwrap();
     let context = Arc::new(TaskContext::default().with_runtime(runtime));
     let bucketing = Bucketing { keys: vec![Arc::new(Column::new("key", 0))], buckets: 4, divisor: 1, ranges: None };
-    let spec = WriteSpec { id: 0, bucketing, budget: Budget::new(0) };
+    let spec = WriteSpec { id: 0, bucketing, budget: Budget::new(0), bounds: false };
     let exchange = write(plan(), context, spec).await.unwrap();
     let files: Vec<_> = walk(folder.path());
     assert!(!files.is_empty());
@@ -144,4 +148,39 @@ fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     }
     found.sort();
     found
+}
+
+#[test]
+fn bounds_and_few_keys_are_exact() {
+    let collect = |parts: Vec<ArrayRef>| {
+        let collector = |key: ArrayRef| {
+            let mut collector = Collector::new(1, vec![key.data_type().clone()]).unwrap();
+            let hashes: Vec<u64> = (0..key.len() as u64).collect();
+            // In two batches.
+            let half = key.len() / 2;
+            collector.observe(&[key.slice(0, half)], &hashes[..half]).unwrap();
+            collector.observe(&[key.slice(half, key.len() - half)], &hashes[half..]).unwrap();
+            collector
+        };
+        let facts = merge(parts.into_iter().map(collector).collect()).unwrap();
+        let text = |value: &ScalarValue| value.to_string();
+        let bounds = facts.bounds[0].as_ref().map(|(min, max)| format!("{min}..{max}"));
+        (bounds, facts.values.map(|values| values.iter().map(text).collect::<Vec<_>>().join(" ")))
+    };
+    let ints = |values: &[Option<i64>]| Arc::new(Int64Array::from(values.to_vec())) as ArrayRef;
+    let said = |bounds: &str, values: Option<&str>| (Some(bounds.to_owned()), values.map(str::to_owned));
+    let few = vec![ints(&[Some(3), None, Some(-5), Some(3)]), ints(&[]), ints(&[None]), ints(&[Some(9)])];
+    assert_eq!(collect(few), said("-5..9", Some("-5 3 9")));
+    assert_eq!(collect(vec![ints(&[None, None])]), said("NULL..NULL", Some("")));
+    let many = |from: i64, to: i64| ints(&(from..to).map(Some).collect::<Vec<_>>());
+    let listed: Vec<String> = (0..64).map(|i| i.to_string()).collect();
+    assert_eq!(collect(vec![many(0, 40), many(30, 64)]), said("0..63", Some(&listed.join(" "))));
+    assert_eq!(collect(vec![many(0, 40), many(30, 65)]), said("0..64", None));
+    assert_eq!(collect(vec![many(-100, 100)]), said("-100..99", None));
+    let texts = Arc::new(StringArray::from(vec![Some("b"), None, Some("a")]));
+    assert_eq!(collect(vec![texts]), said("a..b", None));
+    let days = Arc::new(Date32Array::from(vec![Some(1), Some(0)]));
+    assert_eq!(collect(vec![days]), said("1970-01-01..1970-01-02", Some("1970-01-01 1970-01-02")));
+    let floats = Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN]));
+    assert_eq!(collect(vec![floats]), (None, None), "zero is less than zero there");
 }

@@ -66,6 +66,8 @@ pub(crate) struct WriteSpec {
     pub(crate) id: usize,
     pub(crate) bucketing: Bucketing,
     pub(crate) budget: Arc<Budget>,
+    /// Smallest and largest keys are wanted.
+    pub(crate) bounds: bool,
 }
 
 /// Runs all partitions of `plan`, each as a task of its own, and keeps their rows. Dropping the future ends the tasks and frees all.
@@ -121,6 +123,7 @@ pub(crate) async fn write(
         columns,
         cost,
         store: Mutex::new(Some(store)),
+        taught: Mutex::default(),
     };
     name_heavy_keys(&mut exchange).await?;
     Ok(exchange)
@@ -202,11 +205,15 @@ impl Writer {
         let reservation = MemoryConsumer::new(format!("exchange {}", spec.id)).register(context.memory_pool());
         let chunk_rows =
             (spec.bucketing.buckets * ROWS_A_BUCKET).clamp(context.session_config().batch_size(), MAX_CHUNK);
+        let types = match spec.bounds {
+            true => spec.bucketing.keys.iter().map(|key| key.data_type(&schema)).collect::<Result<_>>()?,
+            false => Vec::new(),
+        };
         Ok(Self {
             context: Arc::clone(context),
             bucketing: spec.bucketing.clone(),
             scratch: Scratch::default(),
-            collector: Collector::new(spec.bucketing.keys.len())?,
+            collector: Collector::new(spec.bucketing.keys.len(), types)?,
             segment: Segment::default(),
             sizes: vec![Size::default(); spec.bucketing.buckets],
             held: Held { reservation, budget: Arc::clone(&spec.budget), bytes: 0 },
@@ -253,7 +260,7 @@ impl Writer {
         let keys = self.bucketing.hash(&batch, &mut self.scratch)?;
         let start = cpu::thread();
         if self.bucketing.ranges.is_none() {
-            self.collector.observe(&keys, &self.scratch.hashes);
+            self.collector.observe(&keys, &self.scratch.hashes)?;
         }
         self.facts_cpu += cpu::thread().saturating_sub(start);
         drop(keys);
