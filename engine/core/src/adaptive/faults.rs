@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use datafusion::error::Result;
 use datafusion::execution::disk_manager::DiskManagerBuilder;
@@ -127,6 +128,21 @@ fn a_full_disk_is_an_error_that_says_so() {
     }
 }
 
+/// Waits until nothing of a query is left: tasks of `tokio` and memory of `session`; what is still going on ends when it is next looked at.
+async fn all_ended(session: &Session) -> bool {
+    let ended = async {
+        // The task that waits is none of the runtime's.
+        while session.memory().reserved > 0 || tokio::runtime::Handle::current().metrics().num_alive_tasks() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), ended).await.is_ok()
+}
+
+fn threads() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
 /// A query may be dropped at any moment, while any of its stages runs.
 #[test]
 fn what_is_cut_off_leaves_nothing_behind() {
@@ -136,15 +152,17 @@ fn what_is_cut_off_leaves_nothing_behind() {
         "SELECT k, v, rank() OVER (PARTITION BY k ORDER BY v) FROM t",
         "SELECT k, v, sum(v) OVER (PARTITION BY k) FROM t",
         "SELECT a.k, b.v FROM t a JOIN t b ON a.v = b.w",
+        // Larger than what exchanges may have of the pool: they go to disk.
+        "SELECT a.value, b.value FROM range(0, 600000) a JOIN range(0, 600000) b ON a.value = b.value",
     ];
-    let seed = rand::random::<u64>();
+    let seed = std::env::var("SPARKLET_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
     let mut random = rand::rngs::StdRng::seed_from_u64(seed);
-    let rounds = super::tests::asked_cases().map_or(10, |cases| cases as usize);
+    let rounds = super::tests::asked_cases().map_or(12, |cases| cases as usize);
+    let mut met = 0;
     for round in 0..rounds {
         let folder = tempfile::tempdir().unwrap();
         let session = Session::new(SessionConfig {
-            // Exchanges go to disk.
-            memory_limit: Some(24 << 20),
+            memory_limit: Some(16 << 20),
             slots: Some(3),
             spill_dir: folder.path().to_owned(),
             batch_size: Some(256),
@@ -152,33 +170,100 @@ fn what_is_cut_off_leaves_nothing_behind() {
             ..SessionConfig::default()
         })
         .unwrap();
-        let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let polls = random.random_range(1..60);
+        let tokio = threads();
+        // From the first poll to long after the first rows, early moments as often as late ones.
+        let polls = 10f64.powf(random.random_range(0.0..4.5)) as u64;
         let sql = sql[round % sql.len()];
+        let left = || format!("seed {seed}, round {round}, {polls} polls: {sql}");
         tokio.block_on(async {
             let t = "CREATE TABLE t AS SELECT value % 5 / 3 AS k, value * 7919 % 10007 AS v, value % 977 AS w FROM range(0, 40000)";
             session.context().sql(t).await.unwrap().collect().await.unwrap();
+            let before = session.memory().reserved;
             let query = session.sql(sql, &BTreeMap::new()).await.unwrap().prepare().await.unwrap();
             let mut stream = query.stream().unwrap();
-            let mut left = polls;
+            let mut left_to_poll = polls;
             std::future::poll_fn(|cx| {
-                left -= 1;
-                match stream.poll_next_unpin(cx) {
-                    std::task::Poll::Ready(Some(_)) if left > 0 => {
-                        cx.waker().wake_by_ref();
-                        std::task::Poll::Pending
-                    }
-                    std::task::Poll::Pending if left > 0 => std::task::Poll::Pending,
-                    _ => std::task::Poll::Ready(()),
+                left_to_poll -= 1;
+                let polled = stream.poll_next_unpin(cx);
+                if left_to_poll == 0 || matches!(polled, std::task::Poll::Ready(None | Some(Err(_)))) {
+                    return std::task::Poll::Ready(());
                 }
+                cx.waker().wake_by_ref();
+                std::task::Poll::Pending
             })
             .await;
+            met += usize::from(!files(folder.path()).is_empty());
+            drop(stream);
+            drop(query);
+            assert_eq!(before, 0, "{}", left());
+            assert!(all_ended(&session).await, "{} bytes and tasks, {}", session.memory().reserved, left());
+            assert!(files(folder.path()).is_empty(), "{:?}, {}", files(folder.path()), left());
         });
         drop(tokio);
-        let left = || format!("seed {seed}, round {round}, {polls} polls: {sql}");
-        assert_eq!(session.memory().reserved, 0, "{}", left());
-        assert!(files(folder.path()).is_empty(), "{:?}, {}", files(folder.path()), left());
         drop(session);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{}", left());
+    }
+    println!("seed {seed}: {rounds} queries cut off, {met} of them with files on disk");
+}
+
+/// What happens to the files of a running query.
+#[derive(Debug, Clone, Copy)]
+enum Harm {
+    Removed,
+    CutShort,
+    Changed,
+}
+
+/// Exchange files that are harmed while the last stage reads them end the query with an error that says so, and with nothing left.
+#[test]
+fn harmed_files_of_a_running_query_are_an_error_that_says_so() {
+    let sql = "SELECT a.value, b.value FROM range(0, 900000) a JOIN range(0, 900000) b ON a.value = b.value";
+    for harm in [Harm::Removed, Harm::CutShort, Harm::Changed] {
+        let folder = tempfile::tempdir().unwrap();
+        let session = Session::new(SessionConfig {
+            memory_limit: Some(16 << 20),
+            slots: Some(2),
+            spill_dir: folder.path().to_owned(),
+            adaptive: AdaptiveSettings { mode: AdaptiveMode::Force, ..AdaptiveSettings::default() },
+            ..SessionConfig::default()
+        })
+        .unwrap();
+        let tokio = threads();
+        tokio.block_on(async {
+            let query = session.sql(sql, &BTreeMap::new()).await.unwrap().prepare().await.unwrap();
+            let mut stream = query.stream().unwrap();
+            assert!(stream.next().await.unwrap().unwrap().num_rows() > 0);
+            let files = files(folder.path());
+            assert!(!files.is_empty(), "the exchanges are in memory");
+            for file in &files {
+                let bytes = std::fs::read(file).unwrap();
+                match harm {
+                    Harm::Removed => std::fs::remove_file(file).unwrap(),
+                    Harm::CutShort => std::fs::write(file, &bytes[..bytes.len() / 2]).unwrap(),
+                    Harm::Changed => {
+                        std::fs::write(file, bytes.iter().map(|byte| byte ^ 0x55).collect::<Vec<_>>()).unwrap();
+                    }
+                }
+            }
+            let error = loop {
+                match stream.next().await {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => break query.failed(error).await,
+                    None => panic!("{harm:?}: the query ended as if nothing had happened"),
+                }
+            };
+            assert_eq!(error.kind, crate::ErrorKind::Resources, "{harm:?}: {error}");
+            assert!(error.to_string().contains("cannot read back"), "{harm:?}: {error}");
+            assert!(error.hint.as_ref().is_some_and(|hint| hint.contains("spill_dir")), "{harm:?}: {error:?}");
+            drop(stream);
+            drop(query);
+            assert!(all_ended(&session).await, "{harm:?}: {} bytes and tasks", session.memory().reserved);
+            let again = session.sql("SELECT count(*) FROM range(0, 10)", &BTreeMap::new()).await.unwrap();
+            assert_eq!(again.collect().await.unwrap().len(), 1, "the session goes on");
+        });
+        assert!(files(folder.path()).is_empty(), "{harm:?}: {:?}", files(folder.path()));
+        drop(tokio);
+        drop(session);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{harm:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! What one writer of an exchange has taken: chunks in memory, and before them runs on disk.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use arrow::ipc::CompressionType;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow::record_batch::RecordBatch;
+use crc32fast::Hasher;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::disk_manager::DiskManager;
 use datafusion::execution::spill_file::{SpillFile, SpillWriter};
@@ -20,6 +21,9 @@ use super::bucketing::Chunk;
 
 /// Most rows of a block: readers of a slice open only the blocks that it touches.
 const BLOCK_ROWS: u64 = 128 << 10;
+
+/// Bytes asked for by one read.
+const READ: usize = 1 << 17;
 
 /// A file with the rows of all buckets, one after the other; a bucket is a row of blocks, each an Arrow IPC stream of its own.
 pub(crate) struct Run {
@@ -35,6 +39,8 @@ struct Block {
     offset: u64,
     bytes: u64,
     rows: u64,
+    /// CRC-32 of the bytes.
+    checksum: u32,
 }
 
 impl std::fmt::Debug for Run {
@@ -61,7 +67,11 @@ impl Run {
         batch_rows: usize,
     ) -> Result<Self> {
         let file = disk.create_tmp_file("spilling an exchange")?;
-        let mut to = Counted { inner: BufWriter::with_capacity(1 << 18, file.open_writer()?), written: 0 };
+        let mut to = Counted {
+            inner: BufWriter::with_capacity(1 << 18, file.open_writer()?),
+            written: 0,
+            checksum: Hasher::new(),
+        };
         let buckets = chunks.first().map_or(0, |chunk| chunk.starts.len() - 1);
         let mut blocks = vec![Vec::new(); buckets];
         for (bucket, blocks) in blocks.iter_mut().enumerate() {
@@ -112,8 +122,12 @@ impl Run {
     fn open(&self, block: Block) -> Result<StreamReader<impl Read + use<>>> {
         let path = self.file.path().ok_or_else(|| self.damaged(&"it is not a local file"))?;
         let mut file = File::open(path).map_err(|e| self.damaged(&e))?;
+        // Before anything is decoded: changed bytes may unpack to other rows without complaint, or ask for any amount of memory.
+        if checksum(&mut file, block).map_err(|e| self.damaged(&e))? != block.checksum {
+            return Err(self.damaged(&"it has changed"));
+        }
         file.seek(SeekFrom::Start(block.offset)).map_err(|e| self.damaged(&e))?;
-        StreamReader::try_new(BufReader::with_capacity(1 << 17, file).take(block.bytes), None)
+        StreamReader::try_new(BufReader::with_capacity(READ, file).take(block.bytes), None)
             .map_err(|e| self.damaged(&e))
     }
 
@@ -123,6 +137,22 @@ impl Run {
         let message = format!("cannot read back `{path}`, which this query had written: {error}");
         let hint = "something removed or changed files in the spill folder while the query ran: run it again, or set `spill_dir` (`--spill-dir`) elsewhere";
         DataFusionError::External(Box::new(crate::Error::new(crate::ErrorKind::Resources, message).with_hint(hint)))
+    }
+}
+
+/// CRC-32 of the bytes of `block` as they are in `file` now.
+fn checksum(file: &mut File, block: Block) -> std::io::Result<u32> {
+    file.seek(SeekFrom::Start(block.offset))?;
+    let mut from = BufReader::with_capacity(READ, file.take(block.bytes));
+    let mut sum = Hasher::new();
+    loop {
+        let bytes = from.fill_buf()?;
+        let read = bytes.len();
+        if read == 0 {
+            return Ok(sum.finalize());
+        }
+        sum.update(bytes);
+        from.consume(read);
     }
 }
 
@@ -143,6 +173,7 @@ fn write_block(
         return Ok(None);
     }
     let offset = to.written;
+    to.checksum.reset();
     let mut rows = 0;
     let mut coalescer = BatchCoalescer::new(Arc::clone(schema), batch_rows);
     let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
@@ -166,17 +197,20 @@ fn write_block(
     }
     writer.finish()?;
     drop(writer);
-    Ok(Some(Block { offset, bytes: to.written - offset, rows }))
+    Ok(Some(Block { offset, bytes: to.written - offset, rows, checksum: to.checksum.clone().finalize() }))
 }
 
 struct Counted<W> {
     inner: W,
     written: u64,
+    /// Of what was written since it was last reset.
+    checksum: Hasher,
 }
 
 impl<W: Write> Write for Counted<W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let written = self.inner.write(bytes)?;
+        self.checksum.update(bytes.get(..written).unwrap_or(bytes));
         self.written += written as u64;
         Ok(written)
     }

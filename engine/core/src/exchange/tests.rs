@@ -141,6 +141,50 @@ async fn a_lost_file_is_an_error_that_says_so() {
     assert!(walk(folder.path()).is_empty(), "files are left behind");
 }
 
+/// A byte that has changed is noticed wherever it is, before rows are made of it.
+#[tokio::test]
+async fn a_changed_byte_is_an_error() {
+    let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1 << 30));
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::clone(&pool))
+        .with_disk_manager_builder(datafusion::execution::disk_manager::DiskManagerBuilder::default().with_mode(
+            datafusion::execution::disk_manager::DiskManagerMode::Directories(vec![folder.path().to_owned()]),
+        ))
+        .build_arc()
+        .unwrap();
+    let context = Arc::new(TaskContext::default().with_runtime(runtime));
+    let bucketing = Bucketing { keys: vec![Arc::new(Column::new("key", 0))], buckets: 4, divisor: 1, ranges: None };
+    let spec = WriteSpec { id: 0, bucketing, budget: Budget::new(0), bounds: false };
+    let exchange = write(plan(), context, spec).await.unwrap();
+    let read = async || {
+        let (mut rows, mut errors) = (0, Vec::new());
+        for (bucket, count) in exchange.rows().into_iter().enumerate() {
+            match exchange.read(whole(bucket, count)).try_collect::<Vec<_>>().await {
+                Ok(batches) => rows += batches.iter().map(RecordBatch::num_rows).sum::<usize>(),
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        (rows, errors)
+    };
+    assert_eq!(read().await, (ROWS as usize, Vec::new()));
+    let file = walk(folder.path()).swap_remove(0);
+    let bytes = std::fs::read(&file).unwrap();
+    let step = bytes.len() / 97;
+    for at in (0..bytes.len()).step_by(step) {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1 << (at % 8);
+        std::fs::write(&file, changed).unwrap();
+        let (_, errors) = read().await;
+        assert!(errors.len() == 1 && errors[0].contains("it has changed"), "byte {at}: {errors:?}");
+        std::fs::write(&file, &bytes).unwrap();
+    }
+    std::fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
+    assert_eq!(read().await.1.len(), 1, "cut short");
+    std::fs::write(&file, &bytes).unwrap();
+    assert_eq!(read().await, (ROWS as usize, Vec::new()));
+}
+
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
