@@ -1,8 +1,9 @@
 //! Small memory limits: a query completes by spilling, or fails with an error that names the setting.
 
 use std::fs;
+use std::process::Command;
 
-use crate::support::{Place, query_texts};
+use crate::support::{Place, finish, query_texts};
 
 #[test]
 fn tpch_under_64_megabytes() {
@@ -42,4 +43,42 @@ fn tpch_under_64_megabytes() {
         }
     }
     assert_eq!(place.list("t/.sparklet/work"), [""; 0]);
+}
+
+/// A spill folder that takes no more: the query says so, keeps nothing, publishes nothing, and runs once there is room.
+#[test]
+fn a_full_spill_disk_is_an_error_that_names_the_setting() {
+    let place = Place::new();
+    let join = "SELECT a.value AS a, b.value AS b FROM range(0, 900000) a JOIN range(0, 900000) b ON a.value = b.value";
+    let sort = "SELECT value * 7919 % 1000003 AS v, repeat('x', 40) || value AS t FROM range(0, 400000) ORDER BY v, t";
+    for (name, sql) in [("join", join), ("sort", sort)] {
+        place.write(
+            "p/pipeline.toml",
+            format!(
+                "name = \"p\"\n[[step]]\nname = \"{name}\"\nquery = \"{sql}\"\noutput = {{ path = \"out/{name}.csv\" }}\n"
+            ),
+        );
+        let args = ["run", "p", "--memory", "16MiB", "--slots", "2", "--adaptive", "force", "--spill-dir", "spill"];
+        fs::create_dir_all(place.path("spill")).unwrap();
+        // No file may have more than 64 blocks of 512 or 1,024 bytes; what writes more is told, not killed.
+        let mut limited = Command::new("sh");
+        let bare = place.command(&args);
+        limited.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""]).arg(bare.get_program());
+        limited.args(bare.get_args()).current_dir(place.path("")).env("NO_COLOR", "1");
+        for (name, value) in bare.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        let said = finish(limited);
+        assert_eq!(said.code, 6, "{name}: {}{}", said.out, said.err);
+        assert!(said.err.contains("no space left on the disk") && said.err.contains("--spill-dir"), "{}", said.err);
+        assert_eq!(place.list("spill"), [""; 0], "{name}");
+        assert_eq!((place.list("p/out"), place.list("p/.sparklet/work")), (Vec::new(), Vec::new()), "{name}");
+        place.ok(&args);
+        assert_eq!(place.list("spill"), [""; 0], "{name}");
+        assert_eq!(place.list("p/out"), [format!("{name}.csv")]);
+        fs::remove_dir_all(place.path("p")).unwrap();
+    }
 }

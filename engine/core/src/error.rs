@@ -161,7 +161,8 @@ fn classify(error: &DataFusionError, tables: &[String]) -> Error {
     let root = error.find_root();
     let text = clean(&root.strip_backtrace());
     if is_disk_full(error) {
-        return Error::new(ErrorKind::Resources, format!("no space left on the disk: {text}")).with_hint(DISK_HINT);
+        let hint = if text.contains(crate::spill::PREFIX) { SPILL_HINT } else { DISK_HINT };
+        return Error::new(ErrorKind::Resources, format!("no space left on the disk: {text}")).with_hint(hint);
     }
     match root {
         DataFusionError::SchemaError(schema, _) => of_schema(schema, text),
@@ -231,10 +232,16 @@ fn find<E: std::error::Error + 'static>(error: &DataFusionError) -> Option<&E> {
     None
 }
 
+/// A full disk, a quota, or a limit on the size of files (`ulimit -f`).
+fn has_no_room(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(kind, StorageFull | QuotaExceeded | FileTooLarge)
+}
+
 fn is_disk_full(error: &DataFusionError) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
-        if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull) {
+        if error.downcast_ref::<std::io::Error>().is_some_and(|io| has_no_room(io.kind())) {
             return true;
         }
         next = error.source();

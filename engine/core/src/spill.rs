@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 
-const PREFIX: &str = "sparklet-spill-";
+/// What the names of such folders begin with.
+pub(crate) const PREFIX: &str = "sparklet-spill-";
 const LOCK: &str = "lock";
 
 /// Owns the folder; dropping it removes the folder with all that is in it.
