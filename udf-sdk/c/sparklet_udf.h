@@ -197,14 +197,15 @@ void sparklet_push_struct(sparklet_writer *writer);
 /* Room for `len` bytes of a Utf8 or Binary, which becomes the next row. */
 uint8_t *sparklet_push_room(sparklet_writer *writer, uint32_t len);
 
-#define SPARKLET_PUSH_(T, ctype)                                                                       \
-    static inline void sparklet_push_##T(sparklet_writer *writer, ctype value) {                       \
-        sparklet_buffer *values = &writer->values;                                                     \
-        if (values->capacity - values->len < sizeof(ctype)) sparklet_grow(values, sizeof(ctype));      \
-        *(ctype *)(void *)(values->data + values->len) = value;                                        \
-        values->len += sizeof(ctype);                                                                  \
-        if (writer->nulls) sparklet_valid(writer, true);                                               \
-        writer->rows++;                                                                                \
+/* Inlined: a call for each row costs more than all of it. */
+#define SPARKLET_PUSH_(T, ctype)                                                                                \
+    static inline __attribute__((always_inline)) void sparklet_push_##T(sparklet_writer *writer, ctype value) { \
+        sparklet_buffer *values = &writer->values;                                                              \
+        if (values->capacity - values->len < sizeof(ctype)) sparklet_grow(values, sizeof(ctype));               \
+        *(ctype *)(void *)(values->data + values->len) = value;                                                 \
+        values->len += sizeof(ctype);                                                                           \
+        if (writer->nulls) sparklet_valid(writer, true);                                                        \
+        writer->rows++;                                                                                         \
     }
 SPARKLET_PUSH_(i8, int8_t)
 SPARKLET_PUSH_(i16, int16_t)

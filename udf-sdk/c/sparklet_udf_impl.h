@@ -152,7 +152,7 @@ SPARKLET_EXPORT_("sparklet_error_row") int64_t sparklet_error_row_(void) {
 
 /* ---- writers ---- */
 
-void sparklet_grow(sparklet_buffer *buffer, uint32_t more) {
+__attribute__((noinline)) void sparklet_grow(sparklet_buffer *buffer, uint32_t more) {
     uint32_t wanted = buffer->len + more;
     if (wanted < more) __builtin_trap();
     if (wanted <= buffer->capacity) return;

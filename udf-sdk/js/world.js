@@ -203,11 +203,15 @@ function writeNode(type, values, nodes) {
         break;
       }
       val = new Numbers(count);
+      if (type.tag.startsWith("float")) {
+        for (let i = 0; i < count; i++) val[i] = values[i];
+        break;
+      }
       for (let i = 0; i < count; i++) {
         const value = values[i];
         if (value == null) continue;
         val[i] = big ? BigInt(value) : value;
-        if (!type.tag.startsWith("float") && val[i] != value) throw new RangeError(`${value} does not fit ${type.name ?? type.word}`);
+        if (val[i] != value) throw new RangeError(`${value} does not fit ${type.name ?? type.word}`);
       }
       if (big) val = new Uint8Array(val.buffer);
     }
