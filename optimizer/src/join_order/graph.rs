@@ -11,6 +11,12 @@ use crate::cardinality::profile::{ColumnProfile, Profile};
 use crate::cardinality::selectivity::filtered;
 use crate::cardinality::{Estimate, EstimateSource, OF_JOIN, Profiles, column, combined};
 
+/// How much more rows than expected must come for the input of a join to be thought larger.
+const NEWS: f64 = 1.5;
+
+/// Distinct values for a row from which a column is a key: its range may have gaps.
+const UNIQUE: f64 = 0.9;
+
 /// Rows assumed when the share of a condition is worked out.
 const MANY: f64 = 1e9;
 
@@ -383,7 +389,20 @@ impl Graph {
 
     /// Takes in that the join of `left` and `right` gave `rows`; tells whether that is news. The inputs should be taken in before.
     pub(super) fn learn(&mut self, left: Set, right: Set, rows: f64) -> bool {
-        let expected = self.rows(left | right).max(0.5);
+        let mut expected = self.rows(left | right).max(0.5);
+        if rows > expected * NEWS {
+            // A join with a key makes no more of the rows of the other side: these were more than expected already.
+            for (side, key) in [(left, right), (right, left)] {
+                if side.count_ones() > 1 && !self.known.contains_key(&side) && self.is_looked_up(side, key) {
+                    let found = self.relations.get(key.trailing_zeros() as usize);
+                    let kept = found.map_or(1.0, |r| (r.profile.rows / r.base_rows.max(1.0)).clamp(1e-6, 1.0));
+                    let known = (rows / kept).max(self.rows(side));
+                    self.known.insert(side, known);
+                    self.rows.clear();
+                }
+            }
+            expected = self.rows(left | right).max(0.5);
+        }
         let factor = rows.max(0.5) / expected;
         let news = self.known.insert(left | right, rows).is_none() && (factor - 1.0).abs() > 0.02;
         if news {
@@ -391,6 +410,16 @@ impl Graph {
         }
         self.rows.clear();
         news
+    }
+
+    /// Whether rows of `side` find one row at the most in `key`: a single relation whose columns of the join have no value twice.
+    fn is_looked_up(&self, side: Set, key: Set) -> bool {
+        let Some(relation) = self.relations.get(key.trailing_zeros() as usize).filter(|_| key.count_ones() == 1) else {
+            return false;
+        };
+        let crossing = self.classes.iter().filter(|class| class.relations & side != 0);
+        let mut own = crossing.filter_map(|class| class.in_set(key));
+        relation.partner.is_none() && own.any(|m| m.profile.known && m.profile.distinct >= m.profile.of_rows * UNIQUE)
     }
 
     /// The estimate for a set.

@@ -267,3 +267,32 @@ async fn joins_that_never_ran_take_over_what_was_learned_of_their_edges() {
     assert!(matches!(whole.source, EstimateSource::Edges { .. }), "{whole:?}");
     assert!((whole.rows / graph.rows(all) - 1.0).abs() < 0.01, "{whole:?}");
 }
+
+#[tokio::test]
+async fn more_rows_above_a_key_were_more_rows_below_it() {
+    let tables = Tables::new();
+    // The join of sales and shops was cut short by what was learned of items, so only the whole is known.
+    let plan = tables
+        .plan("select count(*) from sales join shops on sales.shop = shops.id join items on sales.item = items.id where shops.kind = 3")
+        .await;
+    let mut counted = Counted::default();
+    counted.count(&tables, &plan, &["items", "sales", "shops"], 990_000);
+    let cardinalities = Cardinalities::new(&counted, SCOPE, &tables.sources).at(version(), BTreeMap::new());
+    let profiles = cardinalities.profiles(&plan);
+    let mut top = &plan;
+    let block = loop {
+        match super::super::block::Block::of(top).unwrap() {
+            Some(block) => break block,
+            None => top = top.inputs()[0],
+        }
+    };
+    let mut graph = super::super::graph::Graph::new(&block, &profiles).unwrap();
+    let all = 0b111;
+    let (join, left, right) = *block.joins.last().unwrap();
+    assert_eq!(left | right, all);
+    let below = if left.count_ones() == 2 { left } else { right };
+    assert!((graph.rows(below) - 100_000.0).abs() < 1_000.0, "{}", graph.rows(below));
+    graph.learn(left, right, profiles.observed(join).unwrap().rows);
+    assert!((graph.rows(below) - 990_000.0).abs() < 10_000.0, "{}", graph.rows(below));
+    assert!((graph.rows(all) - 990_000.0).abs() < 1.0);
+}
