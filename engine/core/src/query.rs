@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::functions;
 use crate::observe::{self, Observed};
 use crate::planning::trial::{TrialStream, Verdict};
-use crate::planning::{self, Fallback};
+use crate::planning::{self, Fallback, Planned};
 use crate::progress::Progress;
 use crate::session::Session;
 use crate::stall::{self, StallWatch};
@@ -88,10 +88,7 @@ impl DataFrame {
     pub async fn prepare(&self) -> Result<PreparedQuery> {
         let start = Instant::now();
         let (plan, scope) = self.session.functions().enter(&self.plan)?;
-        // On the heap: what is planned from the past is a large future.
-        let planned = Box::pin(planning::plan(&self.session, &plan, self.step.as_deref(), self.keeps_plan)).await;
-        let planning::Planned { state, logical, physical, choice, before, fallback } =
-            planned.map_err(|e| self.session.explain(e))?;
+        let Planned { state, logical, physical, choice, before, fallback } = self.planned(plan, scope.as_ref()).await?;
         let running = Running::of(Arc::clone(&physical));
         let known = Arc::new(KnownKeys::of(&self.session, self.step.as_deref()));
         let driver = match self.keeps_plan {
@@ -128,6 +125,22 @@ impl DataFrame {
             physical: Arc::new(Mutex::new(physical)),
             planning_time,
         })
+    }
+
+    /// Plans `plan`, the functions of which are in `scope`. Calls that fold constants hold the thread of their task: where there may be any
+    /// it is a task of its own, and they end if what this gives is dropped.
+    async fn planned(&self, plan: LogicalPlan, scope: Option<&Arc<Scope>>) -> Result<Planned> {
+        let Self { session, step, keeps_plan, .. } = self.clone();
+        let planned = async move {
+            // On the heap: what is planned from the past is a large future.
+            let planned = Box::pin(planning::plan(&session, &plan, step.as_deref(), keeps_plan)).await;
+            planned.map_err(|e| session.explain(e))
+        };
+        let Some(scope) = scope else { return planned.await };
+        let waiting = Waiting(Some(Arc::clone(scope)));
+        let planned = datafusion::common::runtime::SpawnedTask::spawn(planned).join().await;
+        waiting.done();
+        planned.unwrap_or_else(|join| Err(from_join(join)))
     }
 
     /// Runs it and returns all rows.
