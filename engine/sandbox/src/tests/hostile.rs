@@ -3,7 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::Int64Array;
+use datafusion::execution::memory_pool::UnboundedMemoryPool;
+
 use super::{Setting, columnar, limits, load, module, sandbox_error};
+use crate::encode::Column;
+use crate::guest::Batch;
+use crate::scope::Owner;
 use crate::{Cause, Compiler, Declared, Module, Scope};
 
 const GOOD: &str = r#"(module (func (export "good") (param i32) (result i32) (i32.add (local.get 0) (i32.const 1))))"#;
@@ -307,22 +313,75 @@ async fn cancelling_ends_what_goes_on() {
         let module = Module::load(text.into(), "test.wasm", declared, &Compiler::default()).unwrap();
         let setting = Setting::with_partitions(1, [module]);
         let sql = "SELECT bad(v) FROM generate_series(1, 250) t(v)";
-        let scope = Scope::of_query(Arc::clone(&setting.pool));
-        let other = Arc::clone(&scope);
-        let canceller = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(300));
-            other.cancel();
-            Instant::now()
-        });
-        let error = setting.batches_in(sql, &scope).await.unwrap_err();
-        let took = canceller.join().unwrap().elapsed();
-        assert!(matches!(sandbox_error(&error).cause, Cause::Cancelled), "{error}");
-        // A few ticks; the machine may be busy.
-        assert!(took < Duration::from_secs(5), "{took:?}");
-        // No other call begins.
-        let error = setting.batches_in(sql, &scope).await.unwrap_err();
-        assert!(matches!(sandbox_error(&error).cause, Cause::Cancelled), "{error}");
-        scope.release();
-        assert_eq!(setting.pool.reserved(), 0);
+        soon(async || {
+            let scope = Scope::of_query(Arc::clone(&setting.pool));
+            let other = Arc::clone(&scope);
+            let canceller = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(300));
+                other.cancel();
+                Instant::now()
+            });
+            let error = setting.batches_in(sql, &scope).await.unwrap_err();
+            let late = canceller.join().unwrap().elapsed();
+            assert!(matches!(sandbox_error(&error).cause, Cause::Cancelled), "{error}");
+            // No other call begins.
+            let error = setting.batches_in(sql, &scope).await.unwrap_err();
+            assert!(matches!(sandbox_error(&error).cause, Cause::Cancelled), "{error}");
+            scope.release();
+            assert_eq!(setting.pool.reserved(), 0);
+            late
+        })
+        .await;
+    }
+}
+
+/// What is over ends within this time.
+const SOON: Duration = Duration::from_millis(100);
+
+/// That something ends soon, by how `late` it is. Other programs may have the processors: of some times, one counts.
+async fn soon(mut late: impl AsyncFnMut() -> Duration) {
+    let mut least = Duration::MAX;
+    for _ in 0..20 {
+        least = least.min(late().await);
+        if least <= SOON {
+            return;
+        }
+    }
+    panic!("{least:?} late at the best of 20 times");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_is_kept() {
+    let timeout = Duration::from_millis(50);
+    let calls = (1..30).fold("(func $f0 (param i64) (result i64) (local.get 0))".to_owned(), |text, i| {
+        let call = format!("(call $f{})", i - 1);
+        format!("{text} (func $f{i} (param i64) (result i64) (local.get 0) {call} {call})")
+    });
+    let guests = [
+        plain("(loop $l (br $l)) (i64.const 0)"),
+        plain("(loop $l (loop $k (br_if $k (i64.ne (local.get 0) (local.get 0)))) (br $l)) (i64.const 0)"),
+        plain("(loop $l (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536)) (br $l)) (i64.const 0)"),
+        // No loop, a thousand million calls.
+        plain("(call $f29 (local.get 0))").replace("(module", &format!("(module {calls}")),
+        scalar("Int64", "(loop $l (br $l))"),
+        "(module (func $s (loop $l (br $l))) (start $s) (func (export \"bad\") (param i64) (result i64) (i64.const 0)))"
+            .to_owned(),
+    ];
+    for text in guests {
+        let declared = Declared { limits: crate::Limits { timeout, ..limits() }, ..Declared::default() };
+        let module = Module::load(text.clone().into(), "test.wasm", declared, &Compiler::default()).unwrap();
+        module.compile().unwrap();
+        let column = Column::rows(Arc::new(Int64Array::from(vec![1; 250])));
+        let batch = Batch { rows: 250, columns: std::slice::from_ref(&column) };
+        soon(async || {
+            let owner = Owner::of_pool(Arc::new(UnboundedMemoryPool::default()));
+            let start = Instant::now();
+            let called = module.instantiate(&owner).and_then(|mut guest| guest.scalar(&module.functions()[0], &batch));
+            let late = start.elapsed().saturating_sub(timeout);
+            let ended = called.err();
+            assert!(matches!(ended, Some(Cause::Deadline(limit)) if limit == timeout), "{text}: {ended:?}");
+            late
+        })
+        .await;
     }
 }
