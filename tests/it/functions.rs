@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, RecordBatch};
@@ -54,7 +56,7 @@ fn from_a_template_to_a_query() {
     assert!(gone.err.contains("it has no function `nope`: there are `margin`"), "{}", gone.err);
 }
 
-/// The project in C is built where clang or Zig is; those in other languages are written.
+/// Each project is built where its compiler is.
 #[test]
 fn templates_with_the_sdk() {
     let place = Place::new();
@@ -65,26 +67,78 @@ fn templates_with_the_sdk() {
     }
     let none = place.run(&["udf", "new", "go", "--lang", "go", "--sdk"]);
     assert!(none.err.contains("there is no SDK for this language"), "{}", none.err);
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
-        || std::path::PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
-        std::path::PathBuf::from,
-    );
-    let zig = cache.join("sparklet/toolchains/ziglang/bin/python");
-    let compilers =
-        ["clang --target=wasm32".to_owned(), format!("{} -m ziglang cc -target wasm32-freestanding", zig.display())];
-    let built = compilers.iter().any(|compiler| {
-        let mut shell = std::process::Command::new("sh");
-        shell.arg(place.path("c/build.sh")).env("CC", compiler).output().unwrap().status.success()
-    });
-    if !built {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"), PathBuf::from);
+    let tools =
+        std::env::var_os("SPARKLET_TOOLCHAINS").map_or_else(|| cache.join("sparklet/toolchains"), PathBuf::from);
+    let zig = format!("{} -m ziglang cc -target wasm32-freestanding", tools.join("ziglang/bin/python").display());
+    let asc = tools.join("assemblyscript/node_modules/.bin/asc");
+    let script = |lang: &str| {
+        let mut shell = Command::new("sh");
+        shell.arg(place.path(&format!("{lang}/build.sh")));
+        shell
+    };
+    if ["clang --target=wasm32", zig.as_str()].iter().any(|compiler| works(script("c").env("CC", compiler))) {
+        shop(&place, "c");
+    } else {
         eprintln!("!! NOT TESTED: the project in C, it needs clang and lld, or Zig (udf-sdk/conformance/install)");
-        return;
     }
-    let tested = place.ok(&["udf", "test", "c/shop.wasm", "shout", "c/cases.csv"]);
-    assert!(tested.err.contains("right in 2 cases"), "{}", tested.err);
-    let sql = "CREATE FUNCTION wavg() LANGUAGE wasm AS 'c/shop.wasm'; \
-               SELECT wavg(a, b) AS m FROM (VALUES (1.0, 1.0), (4.0, 2.0), (9.0, NULL)) t(a, b)";
-    assert_eq!(place.ok(&["sql", "-c", sql, "--format", "csv"]).out, "m\n3.0\n");
+    if asc.is_file() {
+        assert!(works(script("assemblyscript").env("ASC", asc)));
+        shop(&place, "assemblyscript");
+    } else {
+        eprintln!("!! NOT TESTED: the project in AssemblyScript, it needs asc (udf-sdk/conformance/install)");
+    }
+    // Debian's rustc has the target, and is no match for rustup's cargo: it builds what cargo would.
+    let rust = place.path("rust");
+    let rustc = |rustc: &str, arguments: &[&str]| {
+        let mut rustc = Command::new(rustc);
+        rustc
+            .current_dir(&rust)
+            .args(["--edition", "2021", "-O", "-C", "strip=symbols", "--target", "wasm32-unknown-unknown"])
+            .args(arguments);
+        works(&mut rustc)
+    };
+    if has_wasm("rustc") {
+        assert!(works(&mut script("rust")));
+        shop(&place, "rust");
+    } else if has_wasm("/usr/bin/rustc") {
+        let library = ["--crate-name", "sparklet_udf", "--crate-type", "rlib", "sparklet-udf/src/lib.rs"];
+        assert!(rustc("/usr/bin/rustc", &library));
+        let cdylib = ["--crate-type", "cdylib", "-L", ".", "--extern", "sparklet_udf=libsparklet_udf.rlib"];
+        assert!(rustc("/usr/bin/rustc", &[&cdylib[..], &["src/lib.rs", "-o", "shop.wasm"]].concat()));
+        shop(&place, "rust");
+    } else {
+        eprintln!("!! NOT TESTED: the project in Rust, it needs wasm32-unknown-unknown (udf-sdk/conformance/install)");
+    }
+}
+
+/// True if it can be started and ends well; what it says otherwise is shown.
+fn works(command: &mut Command) -> bool {
+    let Ok(done) = command.output() else { return false };
+    if !done.status.success() {
+        eprintln!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    }
+    done.status.success()
+}
+
+/// True if this compiler has the target for modules.
+fn has_wasm(rustc: &str) -> bool {
+    let Ok(said) = Command::new(rustc).args(["--print", "sysroot"]).output() else { return false };
+    let sysroot = PathBuf::from(String::from_utf8_lossy(&said.stdout).trim());
+    sysroot.join("lib/rustlib/wasm32-unknown-unknown").is_dir()
+}
+
+/// Calls the functions of a project that was built in folder `lang`.
+fn shop(place: &Place, lang: &str) {
+    let (module, cases) = (format!("{lang}/shop.wasm"), format!("{lang}/cases.csv"));
+    let tested = place.ok(&["udf", "test", &module, "shout", &cases]);
+    assert!(tested.err.contains("right in 2 cases"), "{lang}: {}", tested.err);
+    let sql = format!(
+        "CREATE FUNCTION wavg() LANGUAGE wasm AS '{module}'; \
+         SELECT wavg(a, b) AS m FROM (VALUES (1.0, 1.0), (4.0, 2.0), (9.0, NULL)) t(a, b)"
+    );
+    assert_eq!(place.ok(&["sql", "-c", &sql, "--format", "csv"]).out, "m\n3.0\n", "{lang}");
 }
 
 #[test]

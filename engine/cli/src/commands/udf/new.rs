@@ -115,7 +115,7 @@ impl Project {
             Language::Rust => (
                 &[("Cargo.toml", include_str!("new/shop.toml")), ("src/lib.rs", include_str!("new/shop.rs"))],
                 &RUST_SDK,
-                "cargo build --release --target wasm32-unknown-unknown && cp target/wasm32-unknown-unknown/release/shop.wasm .",
+                "cargo build --release --target wasm32-unknown-unknown --target-dir target && cp target/wasm32-unknown-unknown/release/shop.wasm .",
             ),
             Language::Assemblyscript => (
                 &[("shop.ts", include_str!("new/shop.ts"))],
@@ -124,7 +124,7 @@ impl Project {
                     ("sdk/transform.js", include_str!("../../../../../udf-sdk/assemblyscript/transform.js")),
                     ("sdk/assembly/index.ts", include_str!("../../../../../udf-sdk/assemblyscript/assembly/index.ts")),
                 ],
-                "npx --package assemblyscript asc shop.ts --transform ./sdk/transform.js -O3 --use abort= --disableWarning -o shop.wasm",
+                "${ASC:-npx --package assemblyscript asc} shop.ts --transform ./sdk/transform.js -O3 --use abort= --disableWarning -o shop.wasm",
             ),
             _ => return None,
         };
