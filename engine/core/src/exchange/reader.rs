@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
-use arrow::compute::BatchCoalescer;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::Statistics;
@@ -24,6 +23,7 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 
 use super::Exchange;
+use super::segment::Coalescer;
 use super::slices::{self, Assignment};
 
 /// A leaf over an exchange. Its partitions are `Hash(keys, n)` for the planner only in the canonical layout; any other assignment is given
@@ -149,8 +149,7 @@ impl ExecutionPlan for ExchangeReaderExec {
         let schema = Arc::clone(&exchange.schema);
         let batches = stream::iter(slices).flat_map(move |slice| exchange.read(slice)).boxed();
         let batch_rows = context.session_config().batch_size();
-        let coalescer =
-            BatchCoalescer::new(Arc::clone(&schema), batch_rows).with_biggest_coalesce_batch_size(Some(batch_rows / 2));
+        let coalescer = Coalescer::new(Arc::clone(&schema), batch_rows);
         let baseline = BaselineMetrics::new(&self.metrics, partition);
         Ok(Box::pin(cooperative(Coalesced { schema, batches, coalescer, ended: false, baseline })))
     }
@@ -185,7 +184,7 @@ impl ExecutionPlan for ExchangeReaderExec {
 struct Coalesced {
     schema: SchemaRef,
     batches: BoxStream<'static, Result<RecordBatch>>,
-    coalescer: BatchCoalescer,
+    coalescer: Coalescer,
     ended: bool,
     baseline: BaselineMetrics,
 }
@@ -193,7 +192,7 @@ struct Coalesced {
 impl Coalesced {
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
         loop {
-            if let Some(batch) = self.coalescer.next_completed_batch() {
+            if let Some(batch) = self.coalescer.next_completed()? {
                 return Poll::Ready(Some(Ok(batch)));
             }
             if self.ended {
@@ -202,14 +201,14 @@ impl Coalesced {
             let batch = ready!(self.batches.poll_next_unpin(cx));
             let _timer = self.baseline.elapsed_compute().timer();
             match batch {
-                Some(Ok(batch)) => self.coalescer.push_batch(batch)?,
+                Some(Ok(batch)) => self.coalescer.push(batch)?,
                 Some(Err(error)) => {
                     self.ended = true;
                     return Poll::Ready(Some(Err(error)));
                 }
                 None => {
                     self.ended = true;
-                    self.coalescer.finish_buffered_batch()?;
+                    self.coalescer.finish()?;
                 }
             }
         }

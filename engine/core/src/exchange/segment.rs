@@ -221,6 +221,34 @@ impl<W: Write> Write for Counted<W> {
     }
 }
 
+/// Puts batches together to larger ones that hold little more than what they show.
+pub(crate) struct Coalescer {
+    inner: BatchCoalescer,
+}
+
+impl Coalescer {
+    /// Batches of `rows` rows; one of more than half as many is given as it is.
+    pub(crate) fn new(schema: SchemaRef, rows: usize) -> Self {
+        Self { inner: BatchCoalescer::new(schema, rows).with_biggest_coalesce_batch_size(Some(rows / 2)) }
+    }
+
+    pub(crate) fn push(&mut self, batch: RecordBatch) -> Result<()> {
+        Ok(self.inner.push_batch(batch)?)
+    }
+
+    /// No more rows come.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        Ok(self.inner.finish_buffered_batch()?)
+    }
+
+    /// The next batch that is complete. Arrow's coalescer copies the texts of one batch and keeps the buffers of another, and where these
+    /// take turns (rows in memory, rows from a file) it begins a buffer of up to 1 MiB for each copy, however short: 60 MiB for 2 MiB of
+    /// texts. So what it gives is looked at once more.
+    pub(crate) fn next_completed(&mut self) -> Result<Option<RecordBatch>> {
+        self.inner.next_completed_batch().map(compact).transpose()
+    }
+}
+
 /// `batch` without the bytes that its views do not show: a filtered or divided batch may hold on to whole pages of a file.
 pub(crate) fn compact(batch: RecordBatch) -> Result<RecordBatch> {
     if !batch.columns().iter().any(|c| matches!(c.data_type(), DataType::Utf8View | DataType::BinaryView)) {

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use arrow::compute::BatchCoalescer;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::JoinSet;
@@ -18,7 +17,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::bucketing::{Bucketing, Scratch};
 use super::facts::{self, Collector};
-use super::segment::{Run, Segment, compact};
+use super::segment::{Coalescer, Run, Segment, compact};
 use super::slices;
 use super::store::{ExchangeStore, LocalStore};
 use super::{Exchange, Size, WriteCost};
@@ -193,7 +192,7 @@ struct Writer {
     sizes: Vec<Size>,
     held: Held,
     /// Puts batches together, so that the rows of a bucket in a chunk are not too few to be worth looking at.
-    coalescer: BatchCoalescer,
+    coalescer: Coalescer,
     /// Bytes in memory beyond `held`.
     loose: usize,
     exchange_cpu: Duration,
@@ -217,8 +216,7 @@ impl Writer {
             segment: Segment::default(),
             sizes: vec![Size::default(); spec.bucketing.buckets],
             held: Held { reservation, budget: Arc::clone(&spec.budget), bytes: 0 },
-            coalescer: BatchCoalescer::new(Arc::clone(&schema), chunk_rows)
-                .with_biggest_coalesce_batch_size(Some(chunk_rows / 2)),
+            coalescer: Coalescer::new(Arc::clone(&schema), chunk_rows),
             schema,
             loose: 0,
             exchange_cpu: Duration::ZERO,
@@ -231,7 +229,7 @@ impl Writer {
             let batch = batch?;
             if batch.num_rows() > 0 {
                 let start = cpu::thread();
-                self.coalescer.push_batch(compact(batch)?)?;
+                self.coalescer.push(compact(batch)?)?;
                 self.push_completed()?;
                 self.exchange_cpu += cpu::thread().saturating_sub(start);
             }
@@ -239,7 +237,7 @@ impl Writer {
             tokio::task::consume_budget().await;
         }
         let start = cpu::thread();
-        self.coalescer.finish_buffered_batch()?;
+        self.coalescer.finish()?;
         self.push_completed()?;
         self.exchange_cpu += cpu::thread().saturating_sub(start);
         // The slack was for writing; what stays in memory is all accounted for.
@@ -250,7 +248,7 @@ impl Writer {
     }
 
     fn push_completed(&mut self) -> Result<()> {
-        while let Some(batch) = self.coalescer.next_completed_batch() {
+        while let Some(batch) = self.coalescer.next_completed()? {
             self.push(batch)?;
         }
         Ok(())
