@@ -51,14 +51,14 @@ fn a_full_spill_disk_is_an_error_that_names_the_setting() {
     let place = Place::new();
     let join = "SELECT a.value AS a, b.value AS b FROM range(0, 900000) a JOIN range(0, 900000) b ON a.value = b.value";
     let sort = "SELECT value * 7919 % 1000003 AS v, repeat('x', 40) || value AS t FROM range(0, 400000) ORDER BY v, t";
-    for (name, sql) in [("join", join), ("sort", sort)] {
+    for (name, sql, memory) in [("join", join, "16MiB"), ("sort", sort, "24MiB")] {
         place.write(
             "p/pipeline.toml",
             format!(
                 "name = \"p\"\n[[step]]\nname = \"{name}\"\nquery = \"{sql}\"\noutput = {{ path = \"out/{name}.csv\" }}\n"
             ),
         );
-        let args = ["run", "p", "--memory", "16MiB", "--slots", "2", "--adaptive", "force", "--spill-dir", "spill"];
+        let args = ["run", "p", "--memory", memory, "--slots", "2", "--adaptive", "force", "--spill-dir", "spill"];
         fs::create_dir_all(place.path("spill")).unwrap();
         // No file may have more than 64 blocks of 512 or 1,024 bytes; what writes more is told, not killed.
         let mut limited = Command::new("sh");
