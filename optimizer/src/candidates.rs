@@ -37,6 +37,9 @@ pub struct LogicalCandidate {
     pub rewrites: Vec<RewriteNote>,
 }
 
+/// Nodes of a plan from which only one other is made: each takes a search through all of it.
+const LARGE: usize = 120;
+
 /// The few best plans that give the rows of `logical`, which should be optimised, the most promising first; `logical` itself is not among
 /// them. The same for the same inputs.
 pub fn candidates(logical: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> Vec<LogicalCandidate> {
@@ -46,6 +49,11 @@ pub fn candidates(logical: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> V
     let keys = has(|note| matches!(note, RewriteNote::KeysPushed(_)));
     let early = has(|note| matches!(note, RewriteNote::EarlyGroups(_)));
     let mut found = vec![most];
+    let mut nodes = 0;
+    crate::for_each_logical_node(logical, &mut |_| nodes += 1);
+    if nodes > LARGE {
+        return found;
+    }
     if early {
         found.extend(rewritten(logical, cardinalities, Rewriting { keys: true, early: false }));
     }
