@@ -3,7 +3,7 @@
 //! Its relations are the subplans below. Their columns are told apart by position, for names may recur: `"r"."c"` in the expressions of a
 //! block is column `c` of relation `r`.
 
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, JoinType, NullEquality, Result, TableReference, plan_datafusion_err};
 use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, Operator, Projection};
@@ -224,14 +224,25 @@ pub(super) fn placed_whole(expr: &Expr, input: &LogicalPlan, columns: &[Place]) 
 }
 
 fn replaced(expr: &Expr, place: &dyn Fn(&Column) -> Option<Place>) -> Result<Expr> {
+    Ok(unaliased(with_columns(expr, &|column| Some(Expr::Column(name_of(place(column)?))))?))
+}
+
+/// `expr` with `value` in the place of each column; an error where that knows none.
+pub(super) fn with_columns(expr: &Expr, value: &dyn Fn(&Column) -> Option<Expr>) -> Result<Expr> {
     let replaced = expr.clone().transform(|e| match e {
         Expr::Column(column) => {
-            let place = place(&column).ok_or_else(|| plan_datafusion_err!("no column `{column}`"))?;
-            Ok(Transformed::yes(Expr::Column(name_of(place))))
+            let value = value(&column).ok_or_else(|| plan_datafusion_err!("no column `{column}`"))?;
+            Ok(Transformed::new(value, true, TreeNodeRecursion::Jump))
         }
         other => Ok(Transformed::no(other)),
     })?;
-    Ok(unaliased(replaced.data))
+    Ok(replaced.data)
+}
+
+/// `expr` over the columns of `plan`, in terms of what these stand for: `columns`, in their order.
+pub(super) fn in_terms_of(expr: &Expr, plan: &LogicalPlan, columns: &[Expr]) -> Result<Expr> {
+    let value = |column: &Column| columns.get(plan.schema().maybe_index_of_column(column)?).cloned();
+    Ok(with_columns(expr, &value)?.unalias_nested().data)
 }
 
 fn unaliased(expr: Expr) -> Expr {

@@ -3,12 +3,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, JoinType, NullEquality, Result, TableReference, plan_datafusion_err};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, Filter, Join, JoinConstraint, LogicalPlan, Projection};
 
-use super::block::{Place, Tree, place_of};
+use super::block::{Place, Tree, place_of, with_columns};
 use super::graph::{Graph, split};
 use super::set::{Set, within};
 
@@ -68,14 +67,7 @@ impl Names {
 
     /// `expr` of a block in these names.
     pub(super) fn named(&self, expr: &Expr) -> Result<Expr> {
-        let named = expr.clone().transform(|e| match e {
-            Expr::Column(column) => {
-                let place = place_of(&column).ok_or_else(|| plan_datafusion_err!("no place `{column}`"))?;
-                Ok(Transformed::yes(Expr::Column(self.of(place)?)))
-            }
-            other => Ok(Transformed::no(other)),
-        })?;
-        Ok(named.data)
+        with_columns(expr, &|column| Some(Expr::Column(self.of(place_of(column)?).ok()?)))
     }
 }
 

@@ -12,13 +12,13 @@ mod tests;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, FieldRef};
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, Result, TableReference, plan_datafusion_err};
 use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, GroupingSet, LogicalPlan, Projection};
 
-use super::block::{Block, movable, name_of, place_of, placed_whole, relations_of};
+use super::block::{Block, in_terms_of, movable, name_of, place_of, placed_whole, relations_of, with_columns};
 use super::cost::{self, Input};
 use super::graph::Graph;
 use super::set::{Set, members, single, within};
@@ -247,15 +247,7 @@ pub(super) fn below_names<'p>(plan: &'p LogicalPlan, exprs: &mut [Expr]) -> Resu
         _ => return Ok(None),
     };
     for expr in exprs {
-        let new = std::mem::take(expr).transform(|e| match e {
-            Expr::Column(column) => {
-                let known = plan.schema().maybe_index_of_column(&column).and_then(|at| columns.get(at));
-                let known = known.ok_or_else(|| plan_datafusion_err!("no column `{column}`"))?;
-                Ok(Transformed::yes(known.clone().unalias_nested().data))
-            }
-            other => Ok(Transformed::no(other)),
-        })?;
-        *expr = new.data;
+        *expr = in_terms_of(expr, plan, &columns)?;
     }
     Ok(Some(input))
 }
@@ -494,24 +486,17 @@ impl Asked<'_> {
         let grouped = LogicalPlan::Projection(Projection::try_new(named.collect(), Arc::new(grouped))?);
 
         // The joins above: early groups are the first relation.
-        let place = |column: &Column| -> Result<Expr> {
-            let (relation, at) = place_of(column).ok_or_else(|| plan_datafusion_err!("no place `{column}`"))?;
+        let place = |column: &Column| {
+            let (relation, at) = place_of(column)?;
             if let Some(later) = waiting.iter().position(|&waiting| waiting == relation) {
-                return Ok(Expr::Column(name_of((later + 1, at))));
+                return Some(Expr::Column(name_of((later + 1, at))));
             }
-            let key = early.keys.iter().position(|key| matches!(key, Expr::Column(known) if known == column));
-            let key = key.ok_or_else(|| plan_datafusion_err!("`{column}` is no key"))?;
-            Ok(Expr::Column(name_of((0, key))))
+            let key = early.keys.iter().position(|key| matches!(key, Expr::Column(known) if known == column))?;
+            Some(Expr::Column(name_of((0, key))))
         };
-        let above = |expr: &Expr| -> Result<Expr> {
-            if let Some(key) = early.keys.iter().position(|key| key == expr) {
-                return Ok(Expr::Column(name_of((0, key))));
-            }
-            let above = expr.clone().transform(|e| match e {
-                Expr::Column(column) => Ok(Transformed::yes(place(&column)?)),
-                other => Ok(Transformed::no(other)),
-            })?;
-            Ok(above.data)
+        let above = |expr: &Expr| match early.keys.iter().position(|key| key == expr) {
+            Some(key) => Ok(Expr::Column(name_of((0, key)))),
+            None => with_columns(expr, &place),
         };
         let conditions = self.block.conjuncts.iter().filter(|condition| !is_below(condition, early.below));
         let conditions = conditions.map(above).collect::<Result<Vec<_>>>()?;

@@ -20,7 +20,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::{OptimizerContext, OptimizerRule};
 
-use super::block::{Block, movable, name_of, place_of, placed_whole, relations_of};
+use super::block::{Block, in_terms_of, movable, name_of, place_of, placed_whole, relations_of, with_columns};
 use super::graph::Graph;
 use super::set::{members, single};
 use super::{build, eager, search, with_inputs};
@@ -111,17 +111,12 @@ impl<'p> Single<'p> {
             tables.push(scan);
             columns.push(of);
         }
-        let to_tables = |expr: &Expr| -> Result<Expr> {
-            let moved = expr.clone().transform(|e| match e {
-                Expr::Column(column) => {
-                    let place = place_of(&column);
-                    let known = place.and_then(|(relation, at)| columns.get(relation)?.get(at));
-                    let known = known.ok_or_else(|| plan_datafusion_err!("no column `{column}`"))?;
-                    Ok(Transformed::yes(known.clone()))
-                }
-                other => Ok(Transformed::no(other)),
-            })?;
-            Ok(moved.data)
+        let to_tables = |expr: &Expr| {
+            let value = |column: &Column| {
+                let (relation, at) = place_of(column)?;
+                columns.get(relation)?.get(at).cloned()
+            };
+            with_columns(expr, &value)
         };
         for condition in &block.conjuncts {
             conditions.push(to_tables(condition)?);
@@ -166,17 +161,6 @@ fn table_below<'p>(
     at: usize,
     conditions: &mut Vec<Expr>,
 ) -> Result<Option<(&'p TableScan, Vec<Expr>)>> {
-    let place = |expr: &Expr, plan: &LogicalPlan, columns: &[Expr]| -> Result<Expr> {
-        let placed = expr.clone().transform(|e| match e {
-            Expr::Column(column) => {
-                let known = plan.schema().maybe_index_of_column(&column).and_then(|at| columns.get(at));
-                let known = known.ok_or_else(|| plan_datafusion_err!("no column `{column}`"))?;
-                Ok(Transformed::yes(known.clone()))
-            }
-            other => Ok(Transformed::no(other)),
-        })?;
-        Ok(placed.data.unalias_nested().data)
-    };
     match plan {
         LogicalPlan::TableScan(scan) => {
             if scan.fetch.is_some() {
@@ -187,25 +171,19 @@ fn table_below<'p>(
             let columns: Option<Vec<Expr>> = scan.projected_schema.fields().iter().map(|f| column(f.name())).collect();
             let Some(columns) = columns else { return Ok(None) };
             for filter in &scan.filters {
-                let placed = filter.clone().transform(|e| match e {
-                    Expr::Column(of) => {
-                        let known = column(&of.name).ok_or_else(|| plan_datafusion_err!("no column `{of}`"))?;
-                        Ok(Transformed::yes(known))
-                    }
-                    other => Ok(Transformed::no(other)),
-                })?;
-                conditions.extend(split_conjunction_owned(placed.data));
+                let placed = with_columns(filter, &|of| column(&of.name))?;
+                conditions.extend(split_conjunction_owned(placed));
             }
             Ok(Some((scan, columns)))
         }
         LogicalPlan::Filter(filter) => {
             let Some((scan, columns)) = table_below(&filter.input, at, conditions)? else { return Ok(None) };
-            conditions.extend(split_conjunction_owned(place(&filter.predicate, &filter.input, &columns)?));
+            conditions.extend(split_conjunction_owned(in_terms_of(&filter.predicate, &filter.input, &columns)?));
             Ok(Some((scan, columns)))
         }
         LogicalPlan::Projection(projection) => {
             let Some((scan, columns)) = table_below(&projection.input, at, conditions)? else { return Ok(None) };
-            let columns = projection.expr.iter().map(|expr| place(expr, &projection.input, &columns));
+            let columns = projection.expr.iter().map(|expr| in_terms_of(expr, &projection.input, &columns));
             Ok(Some((scan, columns.collect::<Result<_>>()?)))
         }
         LogicalPlan::SubqueryAlias(alias) => table_below(&alias.input, at, conditions),
@@ -251,17 +229,8 @@ fn pass(all: &[&Single<'_>], cardinalities: &Cardinalities<'_>) -> Result<Option
         let whole = TableScanBuilder::new(scan.table_name.clone(), Arc::clone(&scan.source)).build()?;
         let mut plan = LogicalPlan::TableScan(whole);
         let names = plan.schema().columns();
-        let of_table = |expr: &Expr| -> Result<Expr> {
-            let named = expr.clone().transform(|e| match e {
-                Expr::Column(column) => {
-                    let name = place_of(&column).and_then(|(_, at)| names.get(at));
-                    let name = name.ok_or_else(|| plan_datafusion_err!("no column `{column}`"))?;
-                    Ok(Transformed::yes(Expr::Column(name.clone())))
-                }
-                other => Ok(Transformed::no(other)),
-            })?;
-            Ok(named.data)
-        };
+        let name = |column: &Column| Some(Expr::Column(names.get(place_of(column)?.1)?.clone()));
+        let of_table = |expr: &Expr| with_columns(expr, &name);
         let filters = conditions.iter().filter(|condition| relations_of(condition) == single(at));
         if let Some(filter) = conjunction(filters.map(of_table).collect::<Result<Vec<_>>>()?) {
             let filter = LogicalPlan::Filter(Filter::try_new(filter, Arc::new(plan))?);
@@ -346,15 +315,7 @@ fn aggregate_below(plan: &LogicalPlan) -> Result<Option<(&Aggregate, Vec<Expr>)>
 
 /// `expr` over the columns of `aggregate`, with `value` for the column at a place.
 fn over(expr: &Expr, aggregate: &Aggregate, value: &dyn Fn(usize) -> Option<Expr>) -> Result<Expr> {
-    let replaced = expr.clone().transform(|e| match e {
-        Expr::Column(column) => {
-            let value = aggregate.schema.maybe_index_of_column(&column).and_then(value);
-            let value = value.ok_or_else(|| plan_datafusion_err!("no value `{column}`"))?;
-            Ok(Transformed::new(value, true, TreeNodeRecursion::Jump))
-        }
-        other => Ok(Transformed::no(other)),
-    })?;
-    Ok(replaced.data)
+    with_columns(expr, &|column| value(aggregate.schema.maybe_index_of_column(column)?))
 }
 
 /// `plan` with scalar subqueries that are one pass; what they give is one row with a struct, which DataFusion computes once for all that read it.

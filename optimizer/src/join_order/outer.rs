@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Result, plan_datafusion_err};
+use datafusion::common::Result;
 use datafusion::logical_expr::{Expr, Filter, Join, JoinType, LogicalPlan, Projection};
 
-use super::block::movable;
+use super::block::{in_terms_of, movable, with_columns};
 use super::with_inputs;
 use crate::cardinality::{Cardinalities, Estimate, EstimateSource, Profiles, address};
 
@@ -98,19 +97,11 @@ impl Visit<'_> {
         let is_kept = |expr: &Expr| expr.column_refs().into_iter().all(|column| kept.schema().has_column(column));
         let side_schema = side.schema();
         // In columns of the outer join, where they are of this side.
-        let below = |expr: &Expr| -> Result<Expr> {
-            let new = expr.clone().transform(|e| match &e {
-                Expr::Column(column) => match side_schema.maybe_index_of_column(column) {
-                    Some(at) => {
-                        let known = outer.columns.get(at);
-                        let known = known.ok_or_else(|| plan_datafusion_err!("no column `{column}`"))?;
-                        Ok(Transformed::yes(known.clone()))
-                    }
-                    None => Ok(Transformed::no(e)),
-                },
-                _ => Ok(Transformed::no(e)),
-            })?;
-            Ok(new.data)
+        let below = |expr: &Expr| {
+            with_columns(expr, &|column| match side_schema.maybe_index_of_column(column) {
+                Some(at) => outer.columns.get(at).cloned(),
+                None => Some(Expr::Column(column.clone())),
+            })
         };
         let mut on = Vec::new();
         for (left, right) in &join.on {
@@ -199,32 +190,19 @@ impl<'p> Outer<'p> {
             }
             LogicalPlan::Filter(filter) if movable(&filter.predicate) => {
                 let Some(mut outer) = Self::of(&filter.input)? else { return Ok(None) };
-                let predicate = outer.below(&filter.predicate, &filter.input)?;
+                let predicate = in_terms_of(&filter.predicate, &filter.input, &outer.columns)?;
                 outer.filters.insert(0, predicate);
                 Ok(Some(outer))
             }
             LogicalPlan::Projection(projection) if projection.expr.iter().all(is_plain) => {
                 let Some(mut outer) = Self::of(&projection.input)? else { return Ok(None) };
-                let columns = projection.expr.iter().map(|expr| outer.below(expr, &projection.input));
+                let columns = projection.expr.iter().map(|expr| in_terms_of(expr, &projection.input, &outer.columns));
                 outer.columns = columns.collect::<Result<_>>()?;
                 Ok(Some(outer))
             }
             LogicalPlan::SubqueryAlias(alias) => Self::of(&alias.input),
             _ => Ok(None),
         }
-    }
-
-    /// `expr` over the columns of `plan`, in columns of the join.
-    fn below(&self, expr: &Expr, plan: &LogicalPlan) -> Result<Expr> {
-        let new = expr.clone().transform(|e| match &e {
-            Expr::Column(column) => {
-                let known = plan.schema().maybe_index_of_column(column).and_then(|at| self.columns.get(at));
-                let known = known.ok_or_else(|| plan_datafusion_err!("no column `{column}`"))?;
-                Ok(Transformed::yes(known.clone()))
-            }
-            _ => Ok(Transformed::no(e)),
-        })?;
-        Ok(new.data.unalias_nested().data)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Groups made early give the rows of the plan as written: random tables (NULLs, duplicates, no rows), random statements with aggregates over
 //! joins, grouping sets among them, and any relations that may wait, through plain DataFusion.
 
+use datafusion::common::tree_node::Transformed;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::DataFrame;
 use proptest::prelude::*;
