@@ -139,21 +139,27 @@ async fn facts_about_keys_are_near_the_truth() {
     assert_eq!(hottest.key.as_ref().unwrap()[0].to_string(), "7");
 }
 
-#[tokio::test]
-async fn a_lost_file_is_an_error_that_says_so() {
+/// An exchange whose rows are in files below `folder`.
+async fn written_below(folder: &std::path::Path) -> Exchange {
     let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1 << 30));
-    let folder = tempfile::tempdir().unwrap();
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::clone(&pool))
-        .with_disk_manager_builder(datafusion::execution::disk_manager::DiskManagerBuilder::default().with_mode(
-            datafusion::execution::disk_manager::DiskManagerMode::Directories(vec![folder.path().to_owned()]),
-        ))
+        .with_disk_manager_builder(
+            datafusion::execution::disk_manager::DiskManagerBuilder::default()
+                .with_mode(datafusion::execution::disk_manager::DiskManagerMode::Directories(vec![folder.to_owned()])),
+        )
         .build_arc()
         .unwrap();
     let context = Arc::new(TaskContext::default().with_runtime(runtime));
     let bucketing = Bucketing { keys: vec![Arc::new(Column::new("key", 0))], buckets: 4, divisor: 1, ranges: None };
     let spec = WriteSpec { id: 0, bucketing, budget: Budget::new(0), bounds: false };
-    let exchange = write(plan(), context, spec).await.unwrap();
+    write(plan(), context, spec).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_lost_file_is_an_error_that_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let exchange = written_below(folder.path()).await;
     let files: Vec<_> = walk(folder.path());
     assert!(!files.is_empty());
     for (i, file) in files.iter().enumerate() {
@@ -178,19 +184,8 @@ async fn a_lost_file_is_an_error_that_says_so() {
 /// A byte that has changed is noticed wherever it is, before rows are made of it.
 #[tokio::test]
 async fn a_changed_byte_is_an_error() {
-    let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1 << 30));
     let folder = tempfile::tempdir().unwrap();
-    let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::clone(&pool))
-        .with_disk_manager_builder(datafusion::execution::disk_manager::DiskManagerBuilder::default().with_mode(
-            datafusion::execution::disk_manager::DiskManagerMode::Directories(vec![folder.path().to_owned()]),
-        ))
-        .build_arc()
-        .unwrap();
-    let context = Arc::new(TaskContext::default().with_runtime(runtime));
-    let bucketing = Bucketing { keys: vec![Arc::new(Column::new("key", 0))], buckets: 4, divisor: 1, ranges: None };
-    let spec = WriteSpec { id: 0, bucketing, budget: Budget::new(0), bounds: false };
-    let exchange = write(plan(), context, spec).await.unwrap();
+    let exchange = written_below(folder.path()).await;
     let read = async || {
         let (mut rows, mut errors) = (0, Vec::new());
         for (bucket, count) in exchange.rows().into_iter().enumerate() {
