@@ -43,8 +43,9 @@ const LARGE: usize = 120;
 /// The few best plans that give the rows of `logical`, which should be optimised, the most promising first; `logical` itself is not among
 /// them. The same for the same inputs.
 pub fn candidates(logical: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> Vec<LogicalCandidate> {
-    let all = Rewriting { keys: true, early: true };
-    let Some(most) = rewritten(logical, cardinalities, all) else { return Vec::new() };
+    let simpler = Simpler::of(logical, cardinalities);
+    let rewritten = |keys, early| rewritten(logical, &simpler, cardinalities, Rewriting { keys, early });
+    let Some(most) = rewritten(true, true) else { return Vec::new() };
     let has = |wanted: fn(&RewriteNote) -> bool| most.rewrites.iter().any(wanted);
     let keys = has(|note| matches!(note, RewriteNote::KeysPushed(_)));
     let early = has(|note| matches!(note, RewriteNote::EarlyGroups(_)));
@@ -55,10 +56,10 @@ pub fn candidates(logical: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> V
         return found;
     }
     if early {
-        found.extend(rewritten(logical, cardinalities, Rewriting { keys: true, early: false }));
+        found.extend(rewritten(true, false));
     }
     if keys {
-        found.extend(rewritten(logical, cardinalities, Rewriting { keys: false, early: false }));
+        found.extend(rewritten(false, false));
     }
     found
 }
@@ -70,22 +71,37 @@ struct Rewriting {
     early: bool,
 }
 
-/// `logical` rewritten, its scalar subqueries included; none where nothing changes.
+/// What all rewritten queries begin with.
+struct Simpler {
+    /// None where nothing changes.
+    plan: Option<LogicalPlan>,
+    rewrites: Vec<RewriteNote>,
+}
+
+impl Simpler {
+    fn of(logical: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> Self {
+        let mut found = Self { plan: None, rewrites: Vec::new() };
+        if let Some((plan, merged)) = merge_aggregates(logical, cardinalities) {
+            found.rewrites.extend(merged.into_iter().map(RewriteNote::MergedAggregates));
+            found.plan = Some(plan);
+        }
+        if let Some((plan, moved)) = outer_later(found.plan.as_ref().unwrap_or(logical), cardinalities) {
+            found.rewrites.extend(moved.into_iter().map(RewriteNote::OuterLater));
+            found.plan = Some(plan);
+        }
+        found
+    }
+}
+
+/// `logical`, which has become `simpler`, rewritten, its scalar subqueries included; none where nothing changes.
 fn rewritten(
     logical: &LogicalPlan,
+    simpler: &Simpler,
     cardinalities: &Cardinalities<'_>,
     rewriting: Rewriting,
 ) -> Option<LogicalCandidate> {
-    let mut rewrites = Vec::new();
-    let mut current: Option<LogicalPlan> = None;
-    if let Some((plan, merged)) = merge_aggregates(logical, cardinalities) {
-        rewrites.extend(merged.into_iter().map(RewriteNote::MergedAggregates));
-        current = Some(plan);
-    }
-    if let Some((plan, moved)) = outer_later(current.as_ref().unwrap_or(logical), cardinalities) {
-        rewrites.extend(moved.into_iter().map(RewriteNote::OuterLater));
-        current = Some(plan);
-    }
+    let mut rewrites = simpler.rewrites.clone();
+    let mut current = simpler.plan.clone();
     if rewriting.keys
         && let Some((plan, pushed)) = push_keys(current.as_ref().unwrap_or(logical), cardinalities)
     {
@@ -104,14 +120,28 @@ fn rewritten(
     }
     let mut plan = current.unwrap_or_else(|| logical.clone());
     if has_subqueries(&plan) {
+        // One subquery may stand in many places.
+        let mut known: Vec<(Arc<LogicalPlan>, Option<Arc<LogicalPlan>>)> = Vec::new();
         let subqueries = plan.transform_down(|node| {
             node.map_subqueries(|query| match query {
                 LogicalPlan::Subquery(query) if query.outer_ref_columns.is_empty() => {
-                    let Some(better) = rewritten(&query.subquery, cardinalities, rewriting) else {
-                        return Ok(Transformed::no(LogicalPlan::Subquery(query)));
+                    let better = match known.iter().find(|(known, _)| *known == query.subquery) {
+                        Some((_, better)) => better.clone(),
+                        None => {
+                            let simpler = Simpler::of(&query.subquery, cardinalities);
+                            let better = rewritten(&query.subquery, &simpler, cardinalities, rewriting);
+                            let better = better.map(|better| {
+                                rewrites.extend(better.rewrites);
+                                Arc::new(better.plan)
+                            });
+                            known.push((Arc::clone(&query.subquery), better.clone()));
+                            better
+                        }
                     };
-                    rewrites.extend(better.rewrites);
-                    Ok(Transformed::yes(LogicalPlan::Subquery(query.with_plan(Arc::new(better.plan)))))
+                    Ok(match better {
+                        Some(better) => Transformed::yes(LogicalPlan::Subquery(query.with_plan(better))),
+                        None => Transformed::no(LogicalPlan::Subquery(query)),
+                    })
                 }
                 other => Ok(Transformed::no(other)),
             })

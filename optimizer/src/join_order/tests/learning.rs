@@ -14,6 +14,8 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::prelude::SessionContext;
 use sparklet_history::{Completeness, Evidence, Fingerprint, NoEvidence, Observation, RunId, Scope, Subplan};
 
+use super::super::block::Block;
+use super::super::graph::Graph;
 use super::super::reorder;
 use crate::cardinality::{Cardinalities, EstimateSource};
 use crate::fingerprint::fingerprint_logical;
@@ -176,6 +178,11 @@ fn last(plan: &LogicalPlan) -> String {
     last.unwrap()
 }
 
+/// The block below what only reads its rows.
+fn topmost(plan: &LogicalPlan) -> Block<'_> {
+    Block::of(plan).unwrap().unwrap_or_else(|| topmost(plan.inputs()[0]))
+}
+
 const SQL: &str = "select count(*) from sales join items on sales.item = items.id join shops on sales.shop = shops.id \
                    where items.kind between 1 and 5 and shops.kind = 3";
 
@@ -233,14 +240,8 @@ async fn joins_that_never_ran_take_over_what_was_learned_of_their_edges() {
     counted.count(&tables, &by_metadata, &["sales", "shops"], 990_000);
     let cardinalities = Cardinalities::new(&counted, SCOPE, &tables.sources).at(version(), BTreeMap::new());
     let profiles = cardinalities.profiles(&by_metadata);
-    let mut top = &by_metadata;
-    let block = loop {
-        match super::super::block::Block::of(top).unwrap() {
-            Some(block) => break block,
-            None => top = top.inputs()[0],
-        }
-    };
-    let mut graph = super::super::graph::Graph::new(&block, &profiles).unwrap();
+    let block = topmost(&by_metadata);
+    let mut graph = Graph::new(&block, &profiles).unwrap();
     let all = 0b111;
     let before = graph.rows(all);
     for &(join, left, right) in &block.joins {
@@ -279,14 +280,8 @@ async fn more_rows_above_a_key_were_more_rows_below_it() {
     counted.count(&tables, &plan, &["items", "sales", "shops"], 990_000);
     let cardinalities = Cardinalities::new(&counted, SCOPE, &tables.sources).at(version(), BTreeMap::new());
     let profiles = cardinalities.profiles(&plan);
-    let mut top = &plan;
-    let block = loop {
-        match super::super::block::Block::of(top).unwrap() {
-            Some(block) => break block,
-            None => top = top.inputs()[0],
-        }
-    };
-    let mut graph = super::super::graph::Graph::new(&block, &profiles).unwrap();
+    let block = topmost(&plan);
+    let mut graph = Graph::new(&block, &profiles).unwrap();
     let all = 0b111;
     let (join, left, right) = *block.joins.last().unwrap();
     assert_eq!(left | right, all);
