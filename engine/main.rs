@@ -7,6 +7,10 @@ use sparklet_cli::failure::Failure;
 use sparklet_cli::world::World;
 use sparklet_core::sandbox::compile;
 
+/// Plans are many small objects: planning takes a quarter less time than with the allocator of the C library.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Modules of user functions are compiled by this program, in a process of their own.
     if let Some(code) = compile::serve(std::env::args_os()) {

@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// The one that the `sparklet` binary has; all engines in this process have it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     ExitCode::from(sparklet_harness::main(std::env::args_os()))
 }

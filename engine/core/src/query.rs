@@ -228,7 +228,7 @@ impl PreparedQuery {
     #[cfg(test)]
     pub(crate) fn set_deadline(&mut self, deadline: Duration) {
         if let Some(fallback) = &mut self.fallback {
-            fallback.deadline = deadline;
+            fallback.limits.wall = deadline;
         }
     }
 
@@ -283,7 +283,7 @@ impl PreparedQuery {
             waits.store(false, Relaxed);
             default.start()
         });
-        Ok(Box::pin(TrialStream::new(trial, default, fallback.deadline, hidden, self.verdict.clone())))
+        Ok(Box::pin(TrialStream::new(trial, default, fallback.limits, hidden, self.verdict.clone())))
     }
 
     fn attempt(&self) -> Attempt {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProviderList, Session};
 use datafusion::common::config::{ConfigOptions, TableOptions};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, internal_datafusion_err};
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
@@ -17,11 +18,18 @@ use datafusion::execution::context::{ExecutionProps, QueryPlanner, SessionState}
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::registry::ExtensionTypeRegistryRef;
 use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, WindowUDF};
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::{
+    Distribution, LexOrdering, OrderingRequirements, Partitioning, PhysicalExpr, PhysicalSortExpr,
+};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::operator_statistics::StatisticsRegistry;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::{
+    ChildSatisfactionOptions, ExecutionPlan, ExecutionPlanProperties, replace_children_if_necessary,
+};
 use datafusion::physical_planner::DefaultPhysicalPlanner;
 
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
@@ -53,11 +61,60 @@ pub(super) async fn planned_early(state: &SessionState, logical: &LogicalPlan) -
     seen.take().ok_or_else(|| internal_datafusion_err!("no rule has seen the plan"))
 }
 
-/// `early` with what moves rows between its partitions and sorts them: what a cost needs to see.
+/// `early` with what moves rows between its partitions and sorts them: what a cost needs to see. About as DataFusion's own rule has it, which
+/// looks at the statistics of all that is below for each node, and takes as long as the rest of planning.
 pub(super) fn shaped(state: &SessionState, early: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let options = state.config_options();
-    let shapes = |rule: &&Rule| matches!(rule.name(), "EnsureRequirements" | "CombinePartialFinalAggregate");
-    state.physical_optimizers().iter().filter(shapes).try_fold(early, |plan, rule| rule.optimize(plan, options))
+    let shaped = early.transform_up(|node| with_inputs_moved(node, options))?.data;
+    let combines = |rule: &&Rule| rule.name() == "CombinePartialFinalAggregate";
+    state.physical_optimizers().iter().filter(combines).try_fold(shaped, |plan, rule| rule.optimize(plan, options))
+}
+
+/// `node` with inputs that are distributed and sorted as it requires.
+fn with_inputs_moved(
+    node: Arc<dyn ExecutionPlan>,
+    options: &ConfigOptions,
+) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+    let slots = options.execution.target_partitions;
+    let required = node.input_distribution_requirements();
+    let inputs: Vec<_> = node.children().into_iter().cloned().collect();
+    let by_keys = |at| match required.child_distribution(at) {
+        Some(Distribution::KeyPartitioned(keys)) => Some(keys),
+        _ => None,
+    };
+    let split = |input: &Arc<dyn ExecutionPlan>| input.output_partitioning().partition_count() > 1;
+    // Inputs by keys are divided alike, or all of them are whole.
+    let divides = inputs.iter().enumerate().any(|(at, input)| by_keys(at).is_some() && split(input));
+    let mut moved = Vec::with_capacity(inputs.len());
+    for (at, (input, order)) in inputs.iter().zip(node.required_input_ordering()).enumerate() {
+        let mut input = match input.children().is_empty() && options.optimizer.repartition_file_scans {
+            true => input.repartitioned(slots, options)?.unwrap_or_else(|| Arc::clone(input)),
+            false => Arc::clone(input),
+        };
+        match (required.child_distribution(at), by_keys(at)) {
+            (Some(Distribution::SinglePartition), _) if split(&input) => {
+                input = Arc::new(CoalescePartitionsExec::new(input));
+            }
+            (_, Some(keys)) if divides => {
+                let exact = ChildSatisfactionOptions::new();
+                let partitions = input.output_partitioning().partition_count();
+                if partitions < slots || !required.child_satisfaction(at, input.as_ref(), exact)?.is_satisfied() {
+                    input = Arc::new(RepartitionExec::try_new(input, Partitioning::Hash(keys.clone(), slots))?);
+                }
+            }
+            _ => (),
+        }
+        if let Some(order) = order.map(OrderingRequirements::into_single)
+            && !input.equivalence_properties().ordering_satisfy_requirement(order.clone())?
+            && let Some(order) = LexOrdering::new(order.into_iter().map(PhysicalSortExpr::from))
+        {
+            let apart = split(&input);
+            input = Arc::new(SortExec::new(order, input).with_preserve_partitioning(apart));
+        }
+        moved.push(input);
+    }
+    let same = inputs.iter().zip(&moved).all(|(before, after)| Arc::ptr_eq(before, after));
+    if same { Ok(Transformed::no(node)) } else { replace_children_if_necessary(node, moved).map(Transformed::yes) }
 }
 
 /// `early` after all rules.

@@ -38,6 +38,7 @@ use arms::Arm;
 pub use conclude::conclude;
 use past::Past;
 pub(crate) use past::growth;
+use trial::Limits;
 pub(crate) use work::Before;
 
 use crate::session::Session;
@@ -50,13 +51,16 @@ const PLANNING_US: u64 = 100;
 
 /// How often the default must take as long as planning once more, for other plans to be looked for: with evidence, and on a first run, where
 /// hardly a gain is certain.
-const TIMES_PLANNING: [u64; 2] = [25, 60];
+const TIMES_PLANNING: [u64; 2] = [10, 60];
 
 /// Rows of a source from which on a query is expected to take more than [`TOO_SMALL_US`].
 const MUCH: usize = 20_000;
 
-/// Time that a trial has beyond that: clocks and schedulers are not exact.
-const GRACE: Duration = Duration::from_millis(20);
+/// Share of what the default took that a trial may take.
+const TRIAL_SHARE: f64 = 0.95;
+
+/// What a trial may take beyond that: clocks and schedulers are not exact.
+const GRACE: Duration = Duration::from_millis(5);
 
 /// A planned query.
 pub(crate) struct Planned {
@@ -77,13 +81,12 @@ pub(crate) struct Fallback {
     pub(crate) state: SessionState,
     pub(crate) logical: LogicalPlan,
     pub(crate) physical: Arc<dyn ExecutionPlan>,
-    /// Wall time that the trial has.
-    pub(crate) deadline: Duration,
+    pub(crate) limits: Limits,
 }
 
 impl std::fmt::Debug for Fallback {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fallback").field("deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("Fallback").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
@@ -115,10 +118,8 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     let start = Instant::now();
     let default = Arm::default(&state, logical, physical);
     let ordered = session.control(step);
-    let worth_us = |known: bool| {
-        let planning_us = PLANNING_US * default.operators() as u64;
-        (planning_us * TIMES_PLANNING[usize::from(!known)]).max(TOO_SMALL_US)
-    };
+    let planning_us = PLANNING_US * default.operators() as u64;
+    let worth_us = |known: bool| (planning_us * TIMES_PLANNING[usize::from(!known)]).max(TOO_SMALL_US);
     if ordered.is_none() && !session.has_recalled() && default.by_statistics(session).prediction().cpu_us < TOO_SMALL_US
     {
         let choice = ChoiceRecord { rows_read: default.rows_read(), ..without(ChoiceReason::TooSmall) };
@@ -225,7 +226,8 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         // What the user wants is among all that there is.
         _ if matches!(control, Some(PlanControl::Pin { .. } | PlanControl::Freeze)) => 0.0,
         ..TOO_SMALL_US => f64::INFINITY,
-        cpu_us => threshold_us(cpu_us as f64),
+        // It is planned once more in each run.
+        cpu_us => threshold_us(cpu_us as f64) + planning_us as f64,
     };
     let (default, mut others, left, runs) = Box::pin(looking.arms(default, recalled.evidence.as_ref(), least_us)).await;
     if let Some(kept) = kept.filter(|kept| others.iter().all(|arm| arm.key() != kept.key())) {
@@ -271,7 +273,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     }
     choice.added_us = micros(start.elapsed());
     let fallback = (chosen.role == PlanRole::Trial).then(|| Fallback {
-        deadline: deadline(&past.guard, &predicted, budget_us, rows, session.slots()),
+        limits: limits(&past.guard, &predicted, rows, session.slots()),
         state,
         logical: default.logical.clone(),
         physical: Arc::clone(&default.physical),
@@ -386,16 +388,20 @@ fn kinds(changes: &[PlanChange]) -> (Vec<&str>, bool) {
     (names, changes.iter().any(|change| !matches!(change, PlanChange::Rewrite { .. })))
 }
 
-/// Wall time of a trial: what the default would take, and a quarter of that as far as the budget goes. When it is over the default runs
-/// from its beginning, so that a trial that fails at the last moment makes a run about twice as long.
-fn deadline(state: &GuardState, default: &PlanPrediction, budget_us: u64, rows: u64, slots: usize) -> Duration {
+/// What a trial may take: a little less than the default would. When it is over the default runs from its beginning, so that a trial that fails
+/// at the last moment makes a run about twice as long.
+fn limits(state: &GuardState, default: &PlanPrediction, rows: u64, slots: usize) -> Limits {
     let measured = state.default.filter(|default| default.wall_us > 0 && default.rows > 0);
-    let wall_us = match measured {
-        Some(default) => (default.wall_us as f64 * (rows.max(1) as f64 / default.rows as f64).clamp(0.1, 100.0)) as u64,
+    let (wall_us, cpu_us) = match measured {
+        Some(default) => {
+            let more = (rows.max(1) as f64 / default.rows as f64).clamp(0.1, 100.0) * TRIAL_SHARE;
+            (default.wall_us as f64 * more, default.cpu_us as f64 * more)
+        }
         // Never measured: the high end of the prediction, on the slots that there are.
-        None => default.high_us / slots.max(1) as u64,
+        None => (default.high_us as f64 / slots.max(1) as f64, default.high_us as f64),
     };
-    Duration::from_micros(wall_us.saturating_add(budget_us.min(wall_us / 4))) + GRACE
+    let limit = |us: f64| Duration::from_micros(us as u64) + GRACE;
+    Limits { wall: limit(wall_us), cpu: limit(cpu_us) }
 }
 
 /// The record of a choice of which nothing is known yet.

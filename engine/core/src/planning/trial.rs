@@ -35,6 +35,22 @@ impl Verdict {
 /// Starts the default.
 pub(crate) type Default = Box<dyn FnOnce() -> Result<SendableRecordBatchStream> + Send>;
 
+/// What a plan on trial may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Wall time.
+    pub(crate) wall: Duration,
+    /// CPU time of the process.
+    pub(crate) cpu: Duration,
+}
+
+impl Limits {
+    /// How often it is looked at: a trial that is too long by this is noticed.
+    fn tick(&self) -> Duration {
+        (self.wall.min(self.cpu) / 16).clamp(Duration::from_millis(1), Duration::from_secs(1))
+    }
+}
+
 /// A stream of a plan on trial. Until it has given its first batch the default takes over where it fails or its time is up. After that
 /// it is left alone, or, where nobody sees what was given, ends with an error, and whoever hides it begins again.
 pub(crate) struct TrialStream {
@@ -44,7 +60,7 @@ pub(crate) struct TrialStream {
     hidden: bool,
     released: bool,
     over: bool,
-    limit: Duration,
+    limits: Limits,
     alarm: Pin<Box<Sleep>>,
     began: Instant,
     cpu: Duration,
@@ -52,11 +68,11 @@ pub(crate) struct TrialStream {
 }
 
 impl TrialStream {
-    /// `stream` has `limit` of wall time. With `hidden` what it gives is not seen before its end.
+    /// `stream` may take what `limits` say. With `hidden` what it gives is not seen before its end.
     pub(crate) fn new(
         stream: SendableRecordBatchStream,
         default: Default,
-        limit: Duration,
+        limits: Limits,
         hidden: bool,
         verdict: Verdict,
     ) -> Self {
@@ -66,12 +82,24 @@ impl TrialStream {
             hidden,
             released: false,
             over: false,
-            limit,
-            alarm: Box::pin(sleep(limit)),
+            limits,
+            alarm: Box::pin(sleep(limits.tick())),
             began: Instant::now(),
             cpu: cpu::process(),
             verdict,
         }
+    }
+
+    /// The limit that is passed, if one is; else it is looked at again later.
+    fn passed(&mut self, cx: &mut Context<'_>) -> Option<Duration> {
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            self.alarm.set(sleep(self.limits.tick()));
+        }
+        let Limits { wall, cpu } = self.limits;
+        if self.began.elapsed() >= wall {
+            return Some(wall);
+        }
+        (cpu::process().saturating_sub(self.cpu) >= cpu).then_some(cpu)
     }
 
     /// The default takes over; an error where it cannot, because rows are out already.
@@ -101,8 +129,8 @@ impl Stream for TrialStream {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             let watched = !self.over && (self.hidden || !self.released);
-            if watched && (self.began.elapsed() >= self.limit || self.alarm.as_mut().poll(cx).is_ready()) {
-                let limit_us = u64::try_from(self.limit.as_micros()).unwrap_or(u64::MAX);
+            if watched && let Some(limit) = self.passed(cx) {
+                let limit_us = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
                 if let Err(error) = self.give_up(FallBackReason::Deadline { limit_us }) {
                     return Poll::Ready(Some(Err(error)));
                 }
