@@ -68,6 +68,8 @@ pub(crate) enum Reach {
     Worthwhile,
     /// All that can be staged.
     EveryJoin,
+    /// The same for a query that has run out of memory: no build side is small before it was measured.
+    AfterExhaustion,
 }
 
 /// Bytes of files below a join of unknown size that count as one row.
@@ -378,7 +380,7 @@ impl Search<'_> {
         let (left, right) = (self.rows(join.left()), self.rows(join.right()));
         let known = left.zip(right).map(|(left, right)| left + right);
         let worth = Worth { rows: known, always: true, looks: true, splits: true };
-        if self.look.reach == Reach::EveryJoin {
+        if self.look.reach != Reach::Worthwhile {
             return Some(worth);
         }
         if *join.partition_mode() != PartitionMode::Partitioned {

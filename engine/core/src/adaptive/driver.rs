@@ -5,13 +5,17 @@ use std::time::Instant;
 
 use datafusion::catalog::Session;
 use datafusion::common::JoinType;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::error::Result;
 use datafusion::execution::context::{QueryPlanner, SessionState};
 use datafusion::execution::{SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{EmptyRelation, Expr, Join, LogicalPlan};
 use datafusion::physical_expr::PhysicalExprRef;
 use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::statistics::StatisticsContext;
 use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
@@ -32,7 +36,7 @@ use super::share::Shared;
 use super::units::Limits;
 use super::windows::{self, Windows};
 use super::{AdaptiveMode, AdaptiveSettings};
-use crate::exchange::{Bucketing, Budget, Exchange, ExchangeReaderExec, WriteSpec, write};
+use crate::exchange::{Bucketing, Budget, Exchange, ExchangeReaderExec, Size, WriteSpec, write};
 use crate::observe::scanned_bytes;
 
 /// Buckets for each partition of the session.
@@ -49,6 +53,9 @@ const MEMORY_PERCENT: u64 = 40;
 
 /// Share of the pool, in percent, that the hash tables of all slots together may take.
 const BUILD_PERCENT: u64 = 30;
+
+/// Part of what a slot may have for a hash table that the rows of one for all slots may have, once it is known that memory is short.
+const BROADCAST_PART: u64 = 4;
 
 /// Where a plan is cut.
 #[derive(Debug)]
@@ -68,6 +75,7 @@ pub(crate) struct Driver {
     logical: LogicalPlan,
     shared: Vec<Shared>,
     boundaries: Vec<Boundary>,
+    reach: Reach,
     pub(super) budget: Arc<Budget>,
     pub(super) running: Arc<Running>,
     /// What tables are called in the history.
@@ -127,10 +135,16 @@ impl Driver {
             }),
         );
         let mut config = state.config().clone();
-        if reach == Reach::EveryJoin {
+        let broadcast_bytes = match reach {
+            Reach::Worthwhile => None,
+            Reach::AfterExhaustion if settings.broadcast => Some(limits.build_bytes / BROADCAST_PART),
             // Every join partitioned, however small.
-            config.options_mut().optimizer.hash_join_single_partition_threshold = 0;
-            config.options_mut().optimizer.hash_join_single_partition_threshold_rows = 0;
+            Reach::EveryJoin | Reach::AfterExhaustion => Some(0),
+        };
+        if let Some(bytes) = broadcast_bytes {
+            let optimizer = &mut config.options_mut().optimizer;
+            optimizer.hash_join_single_partition_threshold = usize::try_from(bytes).unwrap_or(usize::MAX);
+            optimizer.hash_join_single_partition_threshold_rows = 0;
         }
         let state = SessionStateBuilder::new_from_existing(state.clone())
             .with_config(config)
@@ -145,6 +159,7 @@ impl Driver {
             logical,
             shared,
             boundaries,
+            reach,
             budget,
             running,
             sources: Arc::new(SourceMap::default()),
@@ -307,7 +322,7 @@ impl Driver {
         let planned = self.plan(&LogicalPlan::Join(join.clone())).await?;
         let Some(shape) = Shape::of(&planned) else { return Ok(logical) };
         let buckets = self.buckets(join_buckets(&join, &keys), shape.side_bytes);
-        if shape.mode != PartitionMode::Partitioned {
+        if shape.mode != PartitionMode::Partitioned && self.trusts(&shape) {
             // What lies below has turned out such that the planner takes another algorithm now.
             if self.settings.broadcast && shape.over_exchange {
                 self.running.adapted(broadcast(start, keys.texts(), None, boundary.expected_rows));
@@ -364,12 +379,19 @@ impl Driver {
                 let empty = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema });
                 return replace_at(logical, &boundary.path, empty);
             }
-            if self.settings.broadcast {
-                let planned = self.plan(&LogicalPlan::Join(join.clone())).await?;
-                if Shape::of(&planned).is_some_and(|shape| shape.mode != PartitionMode::Partitioned) {
-                    self.running.adapted(broadcast(start, keys.texts(), Some(&exchange), boundary.expected_rows));
-                    break;
-                }
+            let short = self.reach == Reach::AfterExhaustion;
+            if !self.settings.broadcast && !short {
+                continue;
+            }
+            let planned = self.plan(&LogicalPlan::Join(join.clone())).await?;
+            let Some(shape) = Shape::of(&planned).filter(|shape| self.trusts(shape)) else { continue };
+            if shape.mode != PartitionMode::Partitioned {
+                self.running.adapted(broadcast(start, keys.texts(), Some(&exchange), boundary.expected_rows));
+                break;
+            }
+            let other = if side == Side::Left { &join.right } else { &join.left };
+            if short && self.fits(&exchange) && !joins(other) {
+                break;
             }
         }
         replace_at(logical, &boundary.path, LogicalPlan::Join(join))
@@ -387,6 +409,17 @@ impl Driver {
     fn pushes_filters(&self) -> bool {
         let optimizer = &self.state.config_options().optimizer;
         optimizer.enable_dynamic_filter_pushdown && optimizer.enable_join_dynamic_filter_pushdown
+    }
+
+    /// False if memory is short and what the join builds on may be larger than the planner expects. With one slot there is but one table.
+    fn trusts(&self, shape: &Shape) -> bool {
+        self.reach != Reach::AfterExhaustion || self.limits.slots == 1 || shape.builds_exchange
+    }
+
+    /// True if hash tables over `exchange`, one for each slot, are within what a slot may have.
+    fn fits(&self, exchange: &Exchange) -> bool {
+        let tables = exchange.partitions(self.limits.slots).into_iter().map(Size::hash_table);
+        tables.max().unwrap_or(0) <= self.limits.build_bytes
     }
 
     /// Buckets of an exchange of rows that come from `scanned_bytes` bytes of files; `given` where another exchange is divided alike.
@@ -493,6 +526,8 @@ struct Shape {
     mode: PartitionMode,
     /// An input is a finished exchange.
     over_exchange: bool,
+    /// The build side is the rows of a finished exchange.
+    builds_exchange: bool,
     /// Bytes of files that the larger of the inputs reads.
     side_bytes: u64,
 }
@@ -505,10 +540,20 @@ impl Shape {
             if let Some(join) = at.downcast_ref::<HashJoinExec>() {
                 let over_exchange = [join.left(), join.right()].into_iter().any(reads_exchange);
                 let side_bytes = scanned_bytes(join.left()).max(scanned_bytes(join.right()));
-                return Some(Self { mode: *join.partition_mode(), over_exchange, side_bytes });
+                return Some(Self {
+                    mode: *join.partition_mode(),
+                    over_exchange,
+                    builds_exchange: is_exchange(join.left()),
+                    side_bytes,
+                });
             }
             if AdaptiveJoinExec::of(at).is_some() {
-                return Some(Self { mode: PartitionMode::Partitioned, over_exchange: true, side_bytes: 0 });
+                return Some(Self {
+                    mode: PartitionMode::Partitioned,
+                    over_exchange: true,
+                    builds_exchange: true,
+                    side_bytes: 0,
+                });
             }
             let children = at.children();
             let [only] = children.as_slice() else { return None };
@@ -530,6 +575,22 @@ fn order([left, right]: &[Arc<dyn ExecutionPlan>; 2]) -> [Side; 2] {
 fn expected_rows(plan: &Arc<dyn ExecutionPlan>) -> Option<u64> {
     let statistics = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new());
     statistics.ok().and_then(|s| s.num_rows.get_value().map(|rows| *rows as u64))
+}
+
+/// True if `plan` has a join, whose hash table would be there at the same time as that of a join above.
+fn joins(plan: &LogicalPlan) -> bool {
+    plan.exists(|node| Ok(matches!(node, LogicalPlan::Join(_)))).unwrap_or(true)
+}
+
+/// True if the rows of `plan` are those of a finished exchange.
+fn is_exchange(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let mut at = plan;
+    while let [only] = at.children().as_slice()
+        && (at.is::<ProjectionExec>() || at.is::<RepartitionExec>() || at.is::<CoalescePartitionsExec>())
+    {
+        at = only;
+    }
+    at.is::<ExchangeReaderExec>()
 }
 
 fn reads_exchange(plan: &Arc<dyn ExecutionPlan>) -> bool {

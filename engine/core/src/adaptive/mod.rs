@@ -78,7 +78,7 @@ pub(crate) fn after_exhaustion(
     error: &DataFusionError,
 ) -> Option<Arc<Driver>> {
     let nothing = KnownKeys::default();
-    let mut driver = reaching(session, state, logical, physical, running, &nothing, Reach::EveryJoin)?;
+    let mut driver = reaching(session, state, logical, physical, running, &nothing, Reach::AfterExhaustion)?;
     driver.instead_of = Some(error.strip_backtrace());
     Some(Arc::new(driver))
 }
@@ -101,7 +101,7 @@ fn reaching(
     let Cutting { boundaries, left_out } = boundary::find(logical, physical, sources.as_ref(), &look);
     boundaries.iter().filter_map(record::begin_with_split).for_each(|adaptation| running.adapted_once(adaptation));
     left_out.into_iter().for_each(|(what, run)| running.adapted_once(record::leave_out(what, run)));
-    let large = reach == Reach::EveryJoin || scanned_bytes(physical) >= settings.share_min_bytes;
+    let large = reach != Reach::Worthwhile || scanned_bytes(physical) >= settings.share_min_bytes;
     let shared = if settings.share && large { share::repeated(logical) } else { Vec::new() };
     let worth_it = !boundaries.is_empty() || !shared.is_empty();
     let cuts = Cuts { shared, boundaries, reach };

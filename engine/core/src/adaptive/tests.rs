@@ -9,7 +9,7 @@ use arrow::compute::concat_batches;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::catalog::MemTable;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
-use datafusion::physical_plan::collect;
+use datafusion::physical_plan::{collect, displayable};
 use futures::StreamExt;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -320,8 +320,13 @@ fn staged_plans_give_the_rows_of_plain_ones() {
             for sql in &queries {
                 let expected = rows(&plain, sql).await;
                 prop_assert_eq!(&rows(&forced, sql).await, &expected, "{}", sql);
-                prop_assert_eq!(&staged(&forced, sql, 1, 256 << 20).await, &expected, "half staged: {}", sql);
-                prop_assert_eq!(&staged(&forced, sql, 2, 4000).await, &expected, "without memory: {}", sql);
+                let half = staged(&forced, sql, Reach::EveryJoin, 1, 256 << 20).await;
+                prop_assert_eq!(&half, &expected, "half staged: {}", sql);
+                let without = staged(&forced, sql, Reach::EveryJoin, 2, 4000).await;
+                prop_assert_eq!(&without, &expected, "without memory: {}", sql);
+                // So much that small inputs are broadcast, some fit, and some do not.
+                let again = staged(&forced, sql, Reach::AfterExhaustion, 2, 40_000).await;
+                prop_assert_eq!(&again, &expected, "after exhaustion: {}", sql);
             }
             prop_assert_eq!(forced.memory().reserved, 0, "memory that was not given back");
             Ok(())
@@ -334,21 +339,28 @@ fn staged_plans_give_the_rows_of_plain_ones() {
 ///
 /// With one side, the other must meet it in the same partitions. With next to no memory, exchanges go to disk, and buckets are divided
 /// again or sorted.
-async fn staged(session: &Session, sql: &str, sides: usize, memory: u64) -> Vec<String> {
+async fn staged(session: &Session, sql: &str, reach: Reach, sides: usize, memory: u64) -> Vec<String> {
+    ran(session, sql, reach, sides, memory).await.0
+}
+
+/// The same, and the plans that ran.
+async fn ran(session: &Session, sql: &str, reach: Reach, sides: usize, memory: u64) -> (Vec<String>, Vec<String>) {
     let state = session.context().state();
     let frame = session.sql(sql, &BTreeMap::new()).await.unwrap();
     let logical = state.optimize(frame.logical_plan()).unwrap();
     let physical = state.query_planner().create_physical_plan(&logical, &state).await.unwrap();
     let settings = session.adaptive();
     let known = KnownKeys::default();
-    let look = Look { settings, build_bytes_limit: 0, reach: Reach::EveryJoin, slots: 2, known: &known };
+    let look = Look { settings, build_bytes_limit: 0, reach, slots: 2, known: &known };
     let boundaries = boundary::find(&logical, &physical, session.sources().as_ref(), &look).boundaries;
-    let cuts = Cuts { shared: Vec::new(), boundaries, reach: Reach::EveryJoin };
-    let mut driver = Driver::new(&state, settings, memory, logical, cuts, Running::of(physical));
+    let cuts = Cuts { shared: Vec::new(), boundaries, reach };
+    let running = Running::of(physical);
+    let mut driver = Driver::new(&state, settings, memory, logical, cuts, Arc::clone(&running));
     driver.sides = sides;
     let plan = driver.run().await.unwrap_or_else(|e| panic!("{sql}: {e}"));
     let rows = collect(plan, Arc::clone(driver.task_context())).await;
-    sorted(&rows.unwrap_or_else(|e| panic!("{sql}: {e}")))
+    let shown = running.plans().iter().map(|plan| displayable(plan.as_ref()).indent(false).to_string()).collect();
+    (sorted(&rows.unwrap_or_else(|e| panic!("{sql}: {e}"))), shown)
 }
 
 #[tokio::test]
@@ -437,6 +449,34 @@ async fn a_join_that_does_not_fit_begins_again_in_stages() {
     tokio::time::timeout(std::time::Duration::from_secs(60), ended).await.unwrap();
 }
 
+/// Once memory has run out, an input that is small becomes a broadcast, one that fits is built while the other is read as it comes, and only
+/// where neither fits both are kept.
+#[tokio::test]
+async fn after_exhaustion_only_what_may_be_needed_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(folder.path(), AdaptiveMode::Force, 2, 256 << 20);
+    let table = |n: i64| Table((0..n).map(|i| (Some(i), Some("a".to_owned()), i)).collect());
+    register(&session, &[table(3000), table(3000), table(10)]);
+    let kept = async |sql: &str, memory: u64| {
+        let (rows, plans) = ran(&session, sql, Reach::AfterExhaustion, 2, memory).await;
+        let exchanges: std::collections::BTreeSet<String> = plans
+            .iter()
+            .flat_map(|plan| plan.lines())
+            .filter_map(|line| line.split("ExchangeReaderExec: ").nth(1)?.split(", partitions=").next())
+            .map(ToOwned::to_owned)
+            .collect();
+        (rows.len(), exchanges.len())
+    };
+    // A slot may have 38 MiB, 150 kB, 15 kB and 300 bytes; the rows of a broadcast a quarter of it.
+    let small = "SELECT l.v, s.t FROM l JOIN s ON l.k = s.k WHERE s.v >= 0";
+    assert_eq!(kept(small, 256 << 20).await, (10, 1), "a broadcast");
+    let large = "SELECT l.v, r.t FROM l JOIN r ON l.k = r.k WHERE l.v >= 0 AND r.v >= 0";
+    assert_eq!(kept(large, 1_000_000).await, (3000, 1), "a table that fits");
+    assert_eq!(kept(large, 100_000).await, (3000, 2), "one that does not");
+    let both = "SELECT l.v, r.t, s.t FROM l JOIN r ON l.k = r.k JOIN s ON r.v = s.v WHERE s.v >= 0";
+    assert_eq!(kept(both, 2_000).await, (10, 4), "two joins");
+}
+
 /// A hot key that no division makes smaller is joined by sorting, with its filter over the columns of either side first.
 #[tokio::test]
 async fn a_hot_key_without_memory_keeps_its_filter() {
@@ -450,7 +490,7 @@ async fn a_hot_key_without_memory_keeps_its_filter() {
         register(&forced, &tables);
         for join in JOINS {
             let sql = format!("SELECT * FROM l {join} JOIN r ON l.k = r.k AND l.v < r.v");
-            assert_eq!(staged(&forced, &sql, 2, 4000).await, rows(&plain, &sql).await, "{sql}");
+            assert_eq!(staged(&forced, &sql, Reach::EveryJoin, 2, 4000).await, rows(&plain, &sql).await, "{sql}");
         }
     }
 }

@@ -99,6 +99,16 @@ impl Exchange {
         self.sizes.iter().fold(Size::default(), |sum, size| sum.plus(*size))
     }
 
+    /// Rows and bytes of each of `n` partitions in the canonical layout.
+    pub(crate) fn partitions(&self, n: usize) -> Vec<Size> {
+        let mut partitions = vec![Size::default(); n.max(1)];
+        for (bucket, size) in self.sizes.iter().enumerate() {
+            let partition = &mut partitions[bucket % n.max(1)];
+            *partition = partition.plus(*size);
+        }
+        partitions
+    }
+
     /// The rows of `slice`, always in the same order.
     pub(crate) fn read(&self, slice: slices::Slice) -> BoxStream<'static, Result<RecordBatch>> {
         let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).clone();
