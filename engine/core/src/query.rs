@@ -224,11 +224,11 @@ impl PreparedQuery {
         ChoiceRecord { work: before.and_then(|before| before.work(ran)), ..choice }
     }
 
-    /// Another deadline for its trial, if it is one.
+    /// Another deadline for its trial, if it is one, of wall time and of CPU time.
     #[cfg(test)]
     pub(crate) fn set_deadline(&mut self, deadline: Duration) {
         if let Some(fallback) = &mut self.fallback {
-            fallback.limits.wall = deadline;
+            fallback.limits = planning::trial::Limits { wall: deadline, cpu: deadline };
         }
     }
 

@@ -77,7 +77,9 @@ pub fn threshold_us(default_us: f64) -> f64 {
 /// Chooses. The default is arm 0: it wins ties, and wherever the gain of another is not certain.
 pub fn choose(asked: &Asked<'_>) -> Chosen {
     let threshold = threshold_us(asked.default.cpu_us as f64);
-    let mut verdicts = Verdicts::of(asked, threshold);
+    // Where a gain is at its low end, so is what the default takes.
+    let certain = threshold.min(threshold_us(asked.default.low_us as f64));
+    let mut verdicts = Verdicts::of(asked, certain);
     if asked.learning == Learning::Off {
         return verdicts.default(ChoiceReason::LearningOff, &Rejection::Guard);
     }
@@ -109,8 +111,7 @@ pub fn choose(asked: &Asked<'_>) -> Chosen {
     if let Some(chosen) = keep(asked, &mut verdicts, threshold) {
         return chosen;
     }
-    let best = best(asked, threshold, &mut verdicts);
-    if let Some((at, because)) = best {
+    if let Some((at, because)) = best(asked, threshold, certain, &verdicts) {
         return verdicts.take(at, PlanRole::Trial, because);
     }
     let because = match asked.state.phase {
@@ -182,23 +183,23 @@ fn keep(asked: &Asked<'_>, verdicts: &mut Verdicts, threshold: f64) -> Option<Ch
 }
 
 /// The candidate with the largest certain gain; else the one whose gain is likely and whose loss the budget covers.
-fn best(asked: &Asked<'_>, threshold: f64, verdicts: &mut Verdicts) -> Option<(usize, ChoiceReason)> {
+fn best(asked: &Asked<'_>, threshold: f64, certain: f64, verdicts: &Verdicts) -> Option<(usize, ChoiceReason)> {
     let open = |at: &usize| {
         asked.candidates.get(*at).is_some_and(|candidate| candidate.plan.key.is_some())
             && verdicts.rejections.get(*at).is_some_and(|rejection| !matches!(rejection, Rejection::LostBefore { .. }))
     };
     let gain = |at: usize| asked.candidates.get(at).map(|c| c.gain).unwrap_or_default();
-    let certain = (0..asked.candidates.len())
+    let sure = (0..asked.candidates.len())
         .filter(open)
-        .filter(|&at| gain(at).low > threshold)
+        .filter(|&at| gain(at).low > certain)
         .max_by(|&a, &b| gain(a).us.total_cmp(&gain(b).us).then(b.cmp(&a)));
-    if let Some(at) = certain {
+    if let Some(at) = sure {
         let Gain { us, low, high } = gain(at);
         let because = ChoiceReason::Gain {
             expected_us: us as i64,
             low_us: low as i64,
             high_us: high as i64,
-            threshold_us: threshold as u64,
+            threshold_us: certain as u64,
         };
         return Some((at, because));
     }
@@ -221,14 +222,14 @@ struct Verdicts {
 }
 
 impl Verdicts {
-    fn of(asked: &Asked<'_>, threshold: f64) -> Self {
+    fn of(asked: &Asked<'_>, certain: f64) -> Self {
         let of = |candidate: &Candidate| match candidate
             .plan
             .key
             .and_then(|plan| refused(asked.state, plan, asked.volume))
         {
             Some(refused) => Rejection::LostBefore { lost_us: refused.lost_us },
-            None => Rejection::GainUncertain { threshold_us: threshold as u64 },
+            None => Rejection::GainUncertain { threshold_us: certain as u64 },
         };
         Self { rejections: asked.candidates.iter().map(of).collect() }
     }
@@ -279,13 +280,13 @@ mod tests {
     #[test]
     fn a_certain_gain_is_taken_and_an_uncertain_one_is_not() {
         let state = GuardState::default();
-        let sure = [candidate(1, 500e3, 90e3, 800e3), candidate(2, 400e3, 150e3, 600e3)];
+        let sure = [candidate(1, 500e3, 40e3, 800e3), candidate(2, 400e3, 60e3, 600e3)];
         let chosen = choose(&asked(&sure, &state));
         assert_eq!((chosen.candidate, chosen.role), (Some(1), PlanRole::Trial));
-        let unsure = [candidate(1, 500e3, 90e3, 800e3)];
+        let unsure = [candidate(1, 500e3, 40e3, 800e3)];
         let chosen = choose(&asked(&unsure, &state));
         assert_eq!(chosen.candidate, None);
-        assert_eq!(chosen.rejections, [Rejection::GainUncertain { threshold_us: 100_000 }]);
+        assert_eq!(chosen.rejections, [Rejection::GainUncertain { threshold_us: 50_000 }], "a tenth of the low end");
         // Ties are the default's.
         assert_eq!(choose(&asked(&[candidate(1, 0.0, 0.0, 0.0)], &state)).candidate, None);
     }

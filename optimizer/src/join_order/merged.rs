@@ -15,7 +15,8 @@ use datafusion::functions::core::expr_fn::{get_field, named_struct};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::utils::{conjunction, disjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    Aggregate, Expr, Filter, LogicalPlan, Projection, Subquery, SubqueryAlias, TableScan, TableScanBuilder, lit, when,
+    Aggregate, Expr, FetchType, Filter, JoinType, LogicalPlan, Projection, SkipType, Subquery, SubqueryAlias,
+    TableScan, TableScanBuilder, lit, when,
 };
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::{OptimizerContext, OptimizerRule};
@@ -61,9 +62,9 @@ fn merge_aggregates_of(
     if let Some(plan) = merged_subqueries(plan, cardinalities, min_rows, &mut found).ok()? {
         current = Some(plan);
     }
-    let from = current.as_ref().unwrap_or(plan);
+    let from = without_limits(current.as_ref().unwrap_or(plan).clone()).ok()?;
     let before = found.len();
-    let joined = merged_rows(from, cardinalities, min_rows, &mut found).ok()?;
+    let joined = merged_rows(&from, cardinalities, min_rows, &mut found).ok()?;
     if found.len() > before {
         current = Some(joined);
     }
@@ -411,6 +412,34 @@ fn merged_subqueries(
         if node.transformed { node.map_data(LogicalPlan::recompute_schema) } else { Ok(node) }
     })?;
     Ok(Some(new.data))
+}
+
+/// `plan` without limits on one row, which DataFusion puts below cross joins.
+fn without_limits(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let without = plan.transform_up(|node| {
+        let LogicalPlan::Limit(limit) = &node else { return Ok(Transformed::no(node)) };
+        let fetches = matches!(limit.get_fetch_type()?, FetchType::Literal(Some(1..) | None));
+        let skips = !matches!(limit.get_skip_type()?, SkipType::Literal(0));
+        Ok(match fetches && !skips && is_one_row(&limit.input) {
+            true => Transformed::yes(Arc::unwrap_or_clone(Arc::clone(&limit.input))),
+            false => Transformed::no(node),
+        })
+    })?;
+    Ok(without.data)
+}
+
+/// True if `plan` gives one row at the most.
+fn is_one_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Filter(_) | LogicalPlan::Limit(_) => {
+            plan.inputs().into_iter().all(is_one_row)
+        }
+        LogicalPlan::Join(join) => {
+            join.join_type == JoinType::Inner && is_one_row(&join.left) && is_one_row(&join.right)
+        }
+        _ => false,
+    }
 }
 
 /// `plan` with aggregates that are joined without a condition in one pass.

@@ -390,15 +390,18 @@ fn kinds(changes: &[PlanChange]) -> (Vec<&str>, bool) {
 
 /// What a trial may take: a little less than the default would. When it is over the default runs from its beginning, so that a trial that fails
 /// at the last moment makes a run about twice as long.
-fn limits(state: &GuardState, default: &PlanPrediction, rows: u64, slots: usize) -> Limits {
+fn limits(state: &GuardState, predicted: &PlanPrediction, rows: u64, slots: usize) -> Limits {
     let measured = state.default.filter(|default| default.wall_us > 0 && default.rows > 0);
     let (wall_us, cpu_us) = match measured {
         Some(default) => {
-            let more = (rows.max(1) as f64 / default.rows as f64).clamp(0.1, 100.0) * TRIAL_SHARE;
-            (default.wall_us as f64 * more, default.cpu_us as f64 * more)
+            let by_rows = (rows.max(1) as f64 / default.rows as f64).clamp(0.1, 100.0);
+            // Other literals may mean more to do.
+            let at_least = predicted.low_us as f64 / default.cpu_us.max(1) as f64;
+            let share = by_rows.max(at_least) * TRIAL_SHARE;
+            (default.wall_us as f64 * share, default.cpu_us as f64 * share)
         }
         // Never measured: the high end of the prediction, on the slots that there are.
-        None => (default.high_us as f64 / slots.max(1) as f64, default.high_us as f64),
+        None => (predicted.high_us as f64 / slots.max(1) as f64, predicted.high_us as f64),
     };
     let limit = |us: f64| Duration::from_micros(us as u64) + GRACE;
     Limits { wall: limit(wall_us), cpu: limit(cpu_us) }

@@ -61,7 +61,8 @@ fn aggregates_in_one_pass_give_the_same_rows() {
                     format!("select x.s, {} from t2 x", values.join(", "))
                 } else {
                     let from: Vec<String> = queries.enumerate().map(|(i, query)| format!("({query}) x{i}")).collect();
-                    format!("select * from {}", from.join(", "))
+                    let limit = if tables[0].len() % 2 == 0 { " limit 10" } else { "" };
+                    format!("select * from {}{limit}", from.join(", "))
                 };
                 let fail = |e: &dyn std::fmt::Display| TestCaseError::fail(format!("{sql}: {e}"));
                 let frame = context.sql(&sql).await.map_err(|e| fail(&e))?;
@@ -110,4 +111,23 @@ async fn subqueries_become_one_scan() {
     let physical = state.query_planner().create_physical_plan(&merged, &state).await.unwrap();
     let text = datafusion::physical_plan::displayable(physical.as_ref()).indent(false).to_string();
     assert_eq!(text.matches("DataSourceExec").count(), 1, "{text}");
+}
+
+#[tokio::test]
+async fn distinct_values_are_counted_in_the_same_pass() {
+    let context = context(&[vec![(Some(1), Some(2), Some(3))], vec![], vec![], vec![], vec![]]);
+    let one = |n: i32| {
+        format!(
+            "(select avg(b) l{n}, count(b) n{n}, count(distinct b) d{n} from t0
+              where a between {n} and {n} + 5 and (b between 8 and 18 or c between {n} and 10 + 20))"
+        )
+    };
+    let sql = format!("select * from {} x, {} y, {} z limit 100", one(0), one(6), one(11));
+    let logical = context.state().optimize(context.sql(&sql).await.unwrap().logical_plan()).unwrap();
+    let sources = SourceMap::default();
+    let cardinalities = Cardinalities::new(&NoEvidence, Scope { pipeline: "test", environment: "test" }, &sources);
+    let merged = merge_aggregates_of(&logical, &cardinalities, 0.0);
+    let notes = merged.map(|(_, notes)| notes).unwrap_or_default();
+    let text = logical.display_indent_schema();
+    assert_eq!(notes.iter().map(|note| note.aggregates).collect::<Vec<_>>(), [3], "{text}");
 }
