@@ -24,7 +24,7 @@ pub use sparklet_report as report;
 /// What `use sparklet::prelude::*` gives.
 pub mod prelude {
     pub use sparklet_core::source::{Format, SourceOptions, SourceSpec};
-    pub use sparklet_core::{DataFrame, Error, ErrorKind, PreparedQuery, Session, SessionConfig};
+    pub use sparklet_core::{DataFrame, Error, ErrorKind, PreparedQuery, ReceivedPlan, Session, SessionConfig};
     pub use sparklet_history::{History, HistoryOptions, RunRecord, RunSummary};
     pub use sparklet_pipeline::run::RunOptions;
     pub use sparklet_pipeline::{Diagnostic, Event, Pipeline};

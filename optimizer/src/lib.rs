@@ -21,6 +21,8 @@ pub use fingerprint::{
     Identity, LogicalFingerprints, PhysicalFingerprints, explain_text, fingerprint_logical, fingerprint_physical,
     for_each_logical_node,
 };
-pub use join_order::{EarlyGroups, KeyPush, MergedAggregates, OrderChange, OuterLater, Reordered, reorder};
+pub use join_order::{
+    AggregatePart, EarlyGroups, KeyPush, MergedAggregates, OrderChange, OuterLater, Reordered, reorder,
+};
 pub use reduction::{PossibleReduction, possible_reductions, reductions};
 pub use source::{ScanTag, ScannedSource, SourceId, SourceMap, SourceNames, tag_scan};

@@ -8,12 +8,13 @@ use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
+use serde::{Deserialize, Serialize};
 use sparklet_history::Fingerprint;
 
 use crate::fingerprint::quoted;
 
 /// Identity of a source: stays the same when its files move or the folder is named by date.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SourceId {
     /// A source of a pipeline.
     Table {

@@ -21,3 +21,4 @@ mod remembering;
 mod remote;
 mod slt;
 mod support;
+mod travel;

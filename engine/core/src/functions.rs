@@ -69,6 +69,8 @@ pub(crate) struct Functions {
     /// The module of each function, by the function's name.
     modules: Mutex<BTreeMap<String, Arc<Module>>>,
     closed: AtomicBool,
+    /// Functions of modules that are not registered came with plans.
+    came: AtomicBool,
 }
 
 impl Functions {
@@ -79,6 +81,7 @@ impl Functions {
             pool,
             modules: Mutex::default(),
             closed: AtomicBool::new(false),
+            came: AtomicBool::new(false),
         })
     }
 
@@ -90,14 +93,34 @@ impl Functions {
 
     /// `plan` in a scope of its own, where functions of modules may be in it.
     pub(crate) fn enter(&self, plan: &LogicalPlan) -> Result<(LogicalPlan, Option<Arc<Scope>>)> {
-        if self.lock().is_empty() {
+        if self.lock().is_empty() && !self.came.load(Ordering::Relaxed) {
             return Ok((plan.clone(), None));
         }
+        let scope = self.query_scope();
+        Ok((register::enter(plan.clone(), &scope)?, Some(scope)))
+    }
+
+    /// A scope for a query.
+    pub(crate) fn query_scope(&self) -> Arc<Scope> {
         let scope = Scope::of_query(Arc::clone(&self.pool));
         if self.closed.load(Ordering::Relaxed) {
             scope.close();
         }
-        Ok((register::enter(plan.clone(), &scope)?, Some(scope)))
+        scope
+    }
+
+    /// The scope of calls that belong to no query that is known.
+    pub(crate) fn scope(&self) -> &Arc<Scope> {
+        &self.scope
+    }
+
+    pub(crate) fn compiler(&self) -> &Compiler {
+        &self.settings.compiler
+    }
+
+    /// A plan may have functions of modules that are not registered.
+    pub(crate) fn came(&self) {
+        self.came.store(true, Ordering::Relaxed);
     }
 
     /// Loaded modules, each once, in the order of their names.

@@ -31,6 +31,7 @@ pub mod stores;
 pub mod suggest;
 mod tables;
 pub mod tpch;
+pub mod travel;
 pub mod write;
 mod yielding;
 
@@ -45,6 +46,7 @@ pub use query::{DataFrame, PreparedQuery, Waiting};
 pub use reserve::Reservation;
 pub use session::{Session, SessionConfig};
 pub use sparklet_sandbox as sandbox;
+pub use travel::ReceivedPlan;
 pub use write::WriteSummary;
 
 #[cfg(test)]

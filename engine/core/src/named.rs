@@ -67,6 +67,14 @@ impl NamedTable {
         Self { inner, id, statistics: None }
     }
 
+    pub(crate) fn inner(&self) -> &Arc<dyn TableProvider> {
+        &self.inner
+    }
+
+    pub(crate) fn id(&self) -> &SourceId {
+        &self.id
+    }
+
     pub(crate) fn with_statistics(self, statistics: Option<Statistics>) -> Self {
         Self { statistics, ..self }
     }

@@ -481,6 +481,10 @@ pub(crate) fn from_join(join: tokio::task::JoinError) -> Error {
 pub struct Waiting(Option<Arc<Scope>>);
 
 impl Waiting {
+    pub(crate) fn of(scope: &Arc<Scope>) -> Self {
+        Self(Some(Arc::clone(scope)))
+    }
+
     /// The query has ended, or goes on without being waited for.
     pub fn done(mut self) {
         self.0 = None;
@@ -528,6 +532,17 @@ impl RecordBatchStream for SecondAttempt {
     fn schema(&self) -> SchemaRef {
         self.stream.schema()
     }
+}
+
+/// `stream`, which runs `plan`: it ends if it stalls, and calls of functions in `scope` end with it.
+pub(crate) fn watched(
+    stream: SendableRecordBatchStream,
+    session: &Session,
+    plan: &Arc<dyn ExecutionPlan>,
+    scope: &Arc<Scope>,
+) -> SendableRecordBatchStream {
+    let watch = StallWatch::new(Running::of(Arc::clone(plan)), session.clone(), stall::LIMIT);
+    Box::pin(Watched { stream, ended: Arc::default(), follows: Arc::default(), watch, scope: Some(Arc::clone(scope)) })
 }
 
 /// Marks when a stream has given all its rows (counts of a stream that was dropped before are no evidence), and ends one that has

@@ -55,6 +55,10 @@ impl WasmAggregate {
         &self.callee.module
     }
 
+    pub(crate) fn overloads(&self) -> &[FunctionSpec] {
+        &self.overloads
+    }
+
     fn overload(&self, given: &[FieldRef]) -> Result<FunctionSpec> {
         let given: Vec<DataType> = given.iter().map(|f| f.data_type().clone()).collect();
         exact(&self.overloads, &given, self.callee.views())

@@ -21,6 +21,7 @@ mod inspect;
 pub mod limits;
 mod loops;
 pub mod module;
+pub mod parcel;
 mod plain;
 pub mod register;
 pub mod scalar;

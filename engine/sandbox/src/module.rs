@@ -164,11 +164,16 @@ impl Module {
     /// # Errors
     /// As [`Module::read`].
     pub fn load(bytes: Vec<u8>, name: &str, declared: Declared, compiler: &Compiler) -> Result<Self> {
+        let loaded = binary(bytes).and_then(|bytes| Self::try_load(bytes.into(), name, declared, compiler));
+        loaded.map_err(|cause| Error::of(name, cause))
+    }
+
+    /// The module of these bytes, WebAssembly that others have too.
+    pub(crate) fn of_shared(bytes: Arc<[u8]>, name: &str, declared: Declared, compiler: &Compiler) -> Result<Self> {
         Self::try_load(bytes, name, declared, compiler).map_err(|cause| Error::of(name, cause))
     }
 
-    fn try_load(bytes: Vec<u8>, name: &str, declared: Declared, compiler: &Compiler) -> Result<Self, Cause> {
-        let bytes = binary(bytes)?;
+    fn try_load(bytes: Arc<[u8]>, name: &str, declared: Declared, compiler: &Compiler) -> Result<Self, Cause> {
         let host = Host::shared()?;
         let hash = Sha256::digest(&bytes).into();
         let (core, mode) = match inspect::inspect(&bytes)? {
@@ -181,7 +186,7 @@ impl Module {
         };
         let mut module = Self {
             name: name.into(),
-            bytes: bytes.into(),
+            bytes,
             hash,
             mode,
             functions: Vec::new(),

@@ -56,6 +56,10 @@ impl WasmScalar {
         &self.callee.module
     }
 
+    pub(crate) fn overloads(&self) -> &[FunctionSpec] {
+        &self.overloads
+    }
+
     fn call(&self, spec: &FunctionSpec, columns: &[Column], rows: usize) -> Result<ArrayRef> {
         let bytes: usize = columns.iter().map(|c| size(&c.array)).sum();
         let room = self.callee.module.declared().limits.memory / SHARE;

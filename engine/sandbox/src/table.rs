@@ -68,12 +68,8 @@ impl TableFunctionImpl for WasmTableFunction {
         let given: Vec<_> = values.iter().map(|v| v.data_type().clone()).collect();
         let wanted = coerce(std::slice::from_ref(&self.spec), &given, false)?;
         let columns = values.iter().zip(&wanted).map(|(v, of)| Ok(Column::rows(arrow::compute::cast(v, of)?)));
-        Ok(Arc::new(WasmTable {
-            schema: schema_of(&self.spec),
-            spec: self.spec.clone(),
-            callee: self.callee.clone(),
-            args: columns.collect::<Result<Vec<_>>>()?.into(),
-        }))
+        let args = columns.collect::<Result<Vec<_>>>()?.into();
+        Ok(Arc::new(WasmTable::of_call(self.callee.clone(), self.spec.clone(), args)))
     }
 }
 
@@ -97,6 +93,44 @@ impl WasmTable {
         let callee = Callee { module: Arc::clone(&self.callee.module), scope: Arc::clone(scope) };
         Self { spec: self.spec.clone(), callee, args: Arc::clone(&self.args), schema: Arc::clone(&self.schema) }
     }
+
+    /// The call of `spec` with `args`, of its types and one row each.
+    pub(crate) fn of_call(callee: Callee, spec: FunctionSpec, args: Arc<[Column]>) -> Self {
+        Self { schema: schema_of(&spec), spec, callee, args }
+    }
+
+    pub(crate) fn call(&self) -> Call<'_> {
+        Call { module: &self.callee.module, spec: &self.spec, args: &self.args }
+    }
+
+    pub(crate) fn scan_of(&self, projection: Option<Vec<usize>>, limit: Option<usize>) -> Result<WasmTableExec> {
+        let schema = match &projection {
+            Some(columns) => Arc::new(self.schema.project(columns)?),
+            None => Arc::clone(&self.schema),
+        };
+        Ok(WasmTableExec {
+            spec: self.spec.clone(),
+            callee: self.callee.clone(),
+            args: Arc::clone(&self.args),
+            projection,
+            limit,
+            properties: Arc::new(PlanProperties::new(
+                EquivalenceProperties::new(schema),
+                Partitioning::UnknownPartitioning(1),
+                EmissionType::Incremental,
+                Boundedness::Bounded,
+            )),
+            whole: Arc::clone(&self.schema),
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
+    }
+}
+
+/// What is called for a table.
+pub(crate) struct Call<'a> {
+    pub(crate) module: &'a Arc<Module>,
+    pub(crate) spec: &'a FunctionSpec,
+    pub(crate) args: &'a [Column],
 }
 
 #[async_trait]
@@ -116,25 +150,7 @@ impl TableProvider for WasmTable {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let schema = match projection {
-            Some(columns) => Arc::new(self.schema.project(columns)?),
-            None => Arc::clone(&self.schema),
-        };
-        Ok(Arc::new(WasmTableExec {
-            spec: self.spec.clone(),
-            callee: self.callee.clone(),
-            args: Arc::clone(&self.args),
-            projection: projection.cloned(),
-            limit,
-            properties: Arc::new(PlanProperties::new(
-                EquivalenceProperties::new(schema),
-                Partitioning::UnknownPartitioning(1),
-                EmissionType::Incremental,
-                Boundedness::Bounded,
-            )),
-            whole: Arc::clone(&self.schema),
-            metrics: ExecutionPlanMetricsSet::new(),
-        }))
+        Ok(Arc::new(self.scan_of(projection.cloned(), limit)?))
     }
 }
 
@@ -149,6 +165,20 @@ pub struct WasmTableExec {
     whole: SchemaRef,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
+}
+
+impl WasmTableExec {
+    pub(crate) fn call(&self) -> Call<'_> {
+        Call { module: &self.callee.module, spec: &self.spec, args: &self.args }
+    }
+
+    pub(crate) fn projection(&self) -> Option<&[usize]> {
+        self.projection.as_deref()
+    }
+
+    pub(crate) fn limit(&self) -> Option<usize> {
+        self.limit
+    }
 }
 
 impl DisplayAs for WasmTableExec {

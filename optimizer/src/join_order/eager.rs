@@ -25,6 +25,7 @@ use super::set::{Set, members, single, within};
 use super::{build, same_columns, search, with_inputs, written};
 use crate::cardinality::profile::left_of;
 use crate::cardinality::{Cardinalities, Estimate, EstimateSource, Profiles, address};
+pub use functions::AggregatePart;
 use functions::{divided, is_divisible};
 
 /// When groups are made early.

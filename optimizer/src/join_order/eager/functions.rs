@@ -7,7 +7,8 @@ use std::sync::Arc;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StructArray, new_null_array};
 use datafusion::arrow::compute::filter;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
-use datafusion::common::{Result, ScalarValue, internal_datafusion_err, internal_err};
+use datafusion::common::{Result, ScalarValue, internal_datafusion_err, internal_err, plan_datafusion_err};
+use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
@@ -62,6 +63,46 @@ pub(super) fn divided(function: &AggregateUDF, fields: Vec<FieldRef>) -> Result<
     let merge = Merge(of("merge"));
     merge.0.states()?;
     Ok((AggregateUDF::new_from_impl(State(of("state"))), AggregateUDF::new_from_impl(merge)))
+}
+
+/// One of the two parts of a function that was cut in two, such that it can be made again elsewhere.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AggregatePart {
+    /// Name of the function, which is one of DataFusion's.
+    pub function: String,
+    /// Whether it takes states, or gives them.
+    pub merges: bool,
+    /// Arguments of the function.
+    pub fields: Vec<FieldRef>,
+}
+
+impl AggregatePart {
+    /// What `function` is a part of; none where it is no part.
+    pub fn of(function: &AggregateUDF) -> Option<Self> {
+        let part = function.inner();
+        let (of, merges) = match (part.downcast_ref::<State>(), part.downcast_ref::<Merge>()) {
+            (Some(State(of)), _) => (of, false),
+            (_, Some(Merge(of))) => (of, true),
+            _ => return None,
+        };
+        Some(Self { function: of.function.name().to_owned(), merges, fields: of.fields.clone() })
+    }
+
+    /// The part made again.
+    ///
+    /// # Errors
+    /// There is no such function, or it takes no such arguments.
+    pub fn make(&self) -> Result<AggregateUDF> {
+        let known = DIVISIBLE.contains(&self.function.as_str());
+        let function = SessionStateDefaults::default_aggregate_functions()
+            .into_iter()
+            .find(|f| known && f.name() == self.function)
+            .ok_or_else(|| {
+                plan_datafusion_err!("`{}` is no function that is cut in two", self.function.escape_debug())
+            })?;
+        let (state, merge) = divided(&function, self.fields.clone())?;
+        Ok(if self.merges { merge } else { state })
+    }
 }
 
 /// A function over arguments of known types.
