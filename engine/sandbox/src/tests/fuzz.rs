@@ -1,7 +1,7 @@
 //! Changed modules, and changed outputs of guests: whatever they are, there is an error or a valid result, soon, and nothing is left.
 //!
-//! A few seconds of fixed seeds; `SPARKLET_FUZZ_MINUTES=30` goes on for so long with new ones. What fails is told by its seed, and a
-//! module is left in the folder for temporary files.
+//! A few seconds of fixed seeds; `SPARKLET_FUZZ_MINUTES=30` goes on for so long with new ones. What fails is told by its seed, which
+//! `SPARKLET_FUZZ_SEED` runs again alone, and a module is left in the folder for temporary files.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,13 +32,15 @@ const GUESTS: u64 = 400;
 /// Longest time of one round: compiling and a few calls, on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 
-/// Runs `round` with generators of other numbers each time.
-fn rounds(normal: u64, mut round: impl FnMut(&mut SmallRng, u64)) {
-    let minutes = std::env::var("SPARKLET_FUZZ_MINUTES").ok().and_then(|text| text.parse::<f64>().ok());
+/// Runs `round` with generators of other numbers each time; true if often.
+fn rounds(normal: u64, mut round: impl FnMut(&mut SmallRng, u64)) -> bool {
+    let setting = |name| std::env::var(name).ok();
+    let minutes = setting("SPARKLET_FUZZ_MINUTES").and_then(|text| text.parse::<f64>().ok());
     let until = minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(60.0 * minutes));
-    let first = if until.is_some() { rand::random::<u64>() >> 1 } else { 0 };
+    let alone = setting("SPARKLET_FUZZ_SEED").and_then(|text| text.parse::<u64>().ok());
+    let first = alone.unwrap_or_else(|| if until.is_some() { rand::random::<u64>() >> 1 } else { 0 });
     for i in 0.. {
-        if until.map_or(i == normal, |until| Instant::now() > until) {
+        if until.map_or(i == normal, |until| Instant::now() > until) || (alone.is_some() && i == 1) {
             break;
         }
         let seed = first + i;
@@ -48,6 +50,7 @@ fn rounds(normal: u64, mut round: impl FnMut(&mut SmallRng, u64)) {
         }
         assert!(start.elapsed() < SOON, "seed {seed}: {:?}", start.elapsed());
     }
+    alone.is_none()
 }
 
 /// A type out of all that cross the boundary.
@@ -178,7 +181,7 @@ fn what_is_written_is_read() {
 #[test]
 fn outputs_that_were_changed_are_refused_or_valid() {
     let (mut refused, mut taken) = (0, 0);
-    rounds(OUTPUTS, |random, _| {
+    let many = rounds(OUTPUTS, |random, _| {
         let of = any_type(random);
         let rows = random.random_range(0..40);
         let (mut memory, at) = laid(&any_array(random, &of, rows), 64);
@@ -226,7 +229,7 @@ fn outputs_that_were_changed_are_refused_or_valid() {
         }
     });
     // Neither all nor nothing is taken, or the changes are none.
-    assert!(refused > taken / 4 && taken > refused / 100, "{refused} refused, {taken} taken");
+    assert!(!many || (refused > taken / 4 && taken > refused / 100), "{refused} refused, {taken} taken");
 }
 
 /// Guests whose output is their argument: its first 48 bytes are the column, the rest goes to address 1,024. They have the usual time: on a
@@ -428,7 +431,7 @@ fn modules_that_were_changed_do_no_harm() {
     let limits = Limits { memory: 2 << 20, timeout: Duration::from_millis(50), ..Limits::default() };
     let declared = Declared { limits, ..Declared::default() };
     let (mut loaded, mut right) = (0, 0);
-    rounds(MODULES, |random, seed| {
+    let many = rounds(MODULES, |random, seed| {
         let bytes = changed(random, &corpus);
         let tried = catch_unwind(AssertUnwindSafe(|| {
             if let Ok(module) = Module::load(bytes.clone(), "changed.wasm", declared.clone(), &Compiler::default()) {
@@ -442,7 +445,7 @@ fn modules_that_were_changed_do_no_harm() {
             panic!("`{}`", file.display());
         }
     });
-    assert!(loaded > 0 && right > 0, "{loaded} loaded, {right} calls went well");
+    assert!(!many || (loaded > 0 && right > 0), "{loaded} loaded, {right} calls went well");
     drop(kept);
 }
 
