@@ -177,7 +177,7 @@ typedef struct sparklet_buffer {
 /* A column that is being written, row by row. A list's items are pushed to children[0], then the list itself; a struct's fields to
  * children[0 ...], one each, then the struct itself. */
 typedef struct sparklet_writer {
-    uint32_t type, rows, nulls, p0, p1, nchildren;
+    uint32_t type, rows, nulls, p0, p1, nchildren, full;
     sparklet_buffer validity, values, data;
     struct sparklet_writer *children;
 } sparklet_writer;
@@ -197,14 +197,30 @@ void sparklet_push_struct(sparklet_writer *writer);
 /* Room for `len` bytes of a Utf8 or Binary, which becomes the next row. */
 uint8_t *sparklet_push_room(sparklet_writer *writer, uint32_t len);
 
+/* Where a buffer is (low half) and its capacity when it has room for `more` bytes, or for a bit that it has then. Numbers, no pointers to the
+ * buffer, so that a writer whose address nobody else has lies in registers. */
+uint64_t sparklet_grown_(uint8_t *data, uint32_t len, uint32_t capacity, uint32_t more);
+uint64_t sparklet_with_bit_(uint8_t *data, uint32_t len, uint32_t capacity, uint32_t at, bool bit);
+
+static inline __attribute__((always_inline)) void sparklet_moved_(sparklet_buffer *buffer, uint64_t to) {
+    buffer->data = (uint8_t *)(uintptr_t)(uint32_t)to;
+    buffer->capacity = (uint32_t)(to >> 32);
+}
+
 /* Inlined: a call for each row costs more than all of it. */
 #define SPARKLET_PUSH_(T, ctype)                                                                                \
     static inline __attribute__((always_inline)) void sparklet_push_##T(sparklet_writer *writer, ctype value) { \
-        sparklet_buffer *values = &writer->values;                                                              \
-        if (values->capacity - values->len < sizeof(ctype)) sparklet_grow(values, sizeof(ctype));               \
+        sparklet_buffer *values = &writer->values, *bits = &writer->validity;                                   \
+        if (values->capacity - values->len < sizeof(ctype)) {                                                   \
+            if (writer->full) __builtin_trap();                                                                 \
+            sparklet_moved_(values, sparklet_grown_(values->data, values->len, values->capacity, sizeof(ctype))); \
+        }                                                                                                       \
         *(ctype *)(void *)(values->data + values->len) = value;                                                 \
         values->len += sizeof(ctype);                                                                           \
-        if (writer->nulls) sparklet_valid(writer, true);                                                        \
+        if (writer->nulls) {                                                                                    \
+            sparklet_moved_(bits, sparklet_with_bit_(bits->data, bits->len, bits->capacity, writer->rows, true)); \
+            bits->len = writer->rows / 8 + 1;                                                                   \
+        }                                                                                                       \
         writer->rows++;                                                                                         \
     }
 SPARKLET_PUSH_(i8, int8_t)
@@ -340,15 +356,21 @@ void sparklet_finish_batch_(sparklet_writer *writers, uint32_t count, uint32_t r
     }                                                                                                              \
     static inline int32_t sparklet_batch_##name(const sparklet_batch *in, sparklet_col *out)
 
+/* The batch and the writer are copies, which no store to memory can change: where all that a function pushes is inlined, its loop has no
+ * call and reloads nothing. There is room for one value a row, so that the writer is full after as many. */
 #define SPARKLET_ROWS_(name, returns)                                                                              \
     static inline int32_t sparklet_row_##name(const sparklet_batch *in, uint32_t row, sparklet_writer *result);    \
     SPARKLET_EXPORT_("udf_" #name) int32_t sparklet_udf_##name(const sparklet_batch *in, sparklet_col *out) {      \
         sparklet_begin_();                                                                                         \
-        sparklet_writer result = sparklet_write(returns, in->rows);                                                \
-        for (uint32_t row = 0; row < in->rows; row++) {                                                            \
-            if (sparklet_row_##name(in, row, &result) < 0) return sparklet_failed_at_(row);                        \
+        const sparklet_batch batch = *in;                                                                          \
+        sparklet_writer made = sparklet_write(returns, batch.rows), result = made;                                 \
+        result.nulls = 0;                                                                                          \
+        result.full = 1;                                                                                           \
+        for (uint32_t row = 0; row < batch.rows; row++) {                                                          \
+            if (sparklet_row_##name(&batch, row, &result) < 0) return sparklet_failed_at_(row);                    \
         }                                                                                                          \
-        sparklet_finish(&result, out);                                                                             \
+        made = result;                                                                                             \
+        sparklet_finish(&made, out);                                                                               \
         return 0;                                                                                                  \
     }                                                                                                              \
     static inline int32_t sparklet_row_##name(const sparklet_batch *in, uint32_t row, sparklet_writer *result)

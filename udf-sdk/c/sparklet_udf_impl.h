@@ -163,6 +163,16 @@ __attribute__((noinline)) void sparklet_grow(sparklet_buffer *buffer, uint32_t m
     buffer->capacity = capacity;
 }
 
+static uint64_t sparklet_place_(const sparklet_buffer *buffer) {
+    return (uint64_t)buffer->capacity << 32 | (uint32_t)(uintptr_t)buffer->data;
+}
+
+__attribute__((noinline)) uint64_t sparklet_grown_(uint8_t *data, uint32_t len, uint32_t capacity, uint32_t more) {
+    sparklet_buffer buffer = {data, len, capacity};
+    sparklet_grow(&buffer, more);
+    return sparklet_place_(&buffer);
+}
+
 static uint32_t sparklet_width_(uint32_t type) {
     switch (type) {
         case SPARKLET_INT8: case SPARKLET_UINT8: return 1;
@@ -268,6 +278,12 @@ static void sparklet_push_bit_(sparklet_buffer *bits, uint32_t at, bool bit) {
         bits->data[bits->len++] = 0;
     }
     if (bit) bits->data[at / 8] |= (uint8_t)(1u << at % 8);
+}
+
+uint64_t sparklet_with_bit_(uint8_t *data, uint32_t len, uint32_t capacity, uint32_t at, bool bit) {
+    sparklet_buffer bits = {data, len, capacity};
+    sparklet_push_bit_(&bits, at, bit);
+    return sparklet_place_(&bits);
 }
 
 void sparklet_valid(sparklet_writer *writer, bool valid) {
