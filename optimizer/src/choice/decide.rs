@@ -12,6 +12,10 @@ use crate::decision::Learning;
 /// Least gain, as a share of what the default takes.
 const LEAST_SHARE: f64 = 0.1;
 
+/// Least gain that is tried though it is not certain, as a share of what the default takes: a trial is given up when that is over, and what would
+/// take about as long is given up by chance.
+const LEAST_TRIED: f64 = 0.15;
+
 /// Least gain in CPU time where the default takes a second or more, in micro-seconds.
 const LEAST_US: f64 = 50_000.0;
 
@@ -205,9 +209,10 @@ fn best(asked: &Asked<'_>, threshold: f64, certain: f64, verdicts: &Verdicts) ->
     }
     // What was never measured cannot be told to be better or worse.
     asked.state.default?;
+    let likely_us = threshold.max(asked.default.cpu_us as f64 * LEAST_TRIED);
     let likely = (0..asked.candidates.len())
         .filter(open)
-        .filter(|&at| gain(at).us > threshold && (-gain(at).low).max(0.0) as u64 <= asked.budget_us)
+        .filter(|&at| gain(at).us > likely_us && (-gain(at).low).max(0.0) as u64 <= asked.budget_us)
         .max_by(|&a, &b| gain(a).us.total_cmp(&gain(b).us).then(b.cmp(&a)))?;
     let because = ChoiceReason::Exploration {
         expected_us: gain(likely).us as i64,

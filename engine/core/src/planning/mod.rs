@@ -57,7 +57,7 @@ const TIMES_PLANNING: [u64; 2] = [10, 60];
 const MUCH: usize = 20_000;
 
 /// Share of what the default took that a trial may take.
-const TRIAL_SHARE: f64 = 0.95;
+const TRIAL_SHARE: f64 = 0.97;
 
 /// What a trial may take beyond that: clocks and schedulers are not exact.
 const GRACE: Duration = Duration::from_millis(5);
