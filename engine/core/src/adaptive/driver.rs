@@ -432,7 +432,8 @@ impl Driver {
         let expected = scanned_bytes.saturating_mul(BYTES_IN_MEMORY);
         let for_memory = usize::try_from(expected / (self.limits.build_bytes / 4).max(1)).unwrap_or(usize::MAX);
         let wanted = (partitions * BUCKETS_PER_PARTITION).max(for_memory).clamp(*BUCKETS.start(), *BUCKETS.end());
-        partitions * wanted.div_ceil(partitions)
+        // A multiple of a power of two: keys are then counted by some buckets alone.
+        partitions * wanted.div_ceil(partitions).next_multiple_of(BUCKETS_PER_PARTITION)
     }
 
     /// How the rows of `stage` are divided into `buckets` by `keys`, the key columns of the logical plan `input`.

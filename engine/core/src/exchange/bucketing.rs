@@ -80,6 +80,14 @@ impl Ranges {
 pub(crate) struct Scratch {
     pub(crate) hashes: Vec<u64>,
     targets: Vec<u32>,
+    order: Option<UInt32Array>,
+}
+
+impl Scratch {
+    /// The rows of the batch that was divided last, in the order of its chunk; none where it has one bucket.
+    pub(crate) fn order(&self) -> &[u32] {
+        self.order.as_ref().map_or(&[], |order| order.values())
+    }
 }
 
 impl Bucketing {
@@ -107,6 +115,7 @@ impl Bucketing {
 
     /// `batch` in the order of its buckets; its hashes must lie in `scratch`.
     pub(crate) fn divide(&self, batch: &RecordBatch, scratch: &mut Scratch) -> Result<Chunk> {
+        scratch.order = None;
         if self.buckets == 1 {
             let rows = batch.num_rows() as u32;
             return Ok(Chunk { batch: batch.clone(), starts: Box::new([0, rows]) });
@@ -134,7 +143,9 @@ impl Bucketing {
             order[*at as usize] = row as u32;
             *at += 1;
         }
-        let batch = take_record_batch(batch, &UInt32Array::from(order))?;
+        let order = UInt32Array::from(order);
+        let batch = take_record_batch(batch, &order)?;
+        scratch.order = Some(order);
         Ok(Chunk { batch, starts: starts.into_boxed_slice() })
     }
 }

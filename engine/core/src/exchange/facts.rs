@@ -1,28 +1,16 @@
 //! What passes by about the keys of an exchange: NULLs, distinct keys, heavy hitters.
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Date32Type, Int32Type, Int64Type};
 use datafusion::common::{HashSet, ScalarValue};
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::functions_aggregate::min_max::{MaxAccumulator, MinAccumulator};
 use datafusion::logical_expr::Accumulator;
-use datasketches::frequencies::{ErrorType, FrequentItemsSketch};
-use datasketches::theta::{ThetaSketch, ThetaSketchBuilder, ThetaUnionBuilder};
 
-/// One row in so many is shown to the sketch of frequent keys.
-const ROW_STRIDE: usize = 32;
-
-/// Rows of a writer whose keys are all shown to the sketch of distinct keys; of later ones, only keys with a hash divisible by
-/// [`KEY_STRIDE`] are.
-const ALL_KEYS_ROWS: u64 = 32 << 10;
-
-const KEY_STRIDE: u64 = 32;
-
-/// Entries of the sketch of frequent keys: errors are below 1 / 0.75 / 256 of the rows shown.
-const FREQUENT: usize = 256;
-
-/// Smallest share of all rows from which a key counts as heavy.
-const HEAVY_SHARE: f64 = 0.01;
+use super::bucketing::{Chunk, Scratch};
+use super::sample::{Keys, Rows, distinct};
 
 /// Distinct keys that are kept one by one.
 const VALUES_KEPT: usize = 64;
@@ -46,10 +34,9 @@ pub(crate) struct KeyFacts {
     pub(crate) rows: u64,
     /// Rows in which a key column is NULL (the largest count over the columns).
     pub(crate) null_rows: u64,
-    /// Estimate of the number of distinct keys (Dasgupta, Lang, Rhodes, Thaler: "A framework for estimating stream expression
-    /// cardinalities", ICDT 2016), within a few percent of what it was shown.
+    /// The number of distinct keys: exact up to some thousand rows a writer, else an estimate, mostly within a few percent. NULL is none of them.
     pub(crate) distinct: u64,
-    /// By falling share (Anderson et al.: "A high-performance algorithm for identifying frequent items in data streams", IMC 2017).
+    /// By falling share.
     pub(crate) heavy: Vec<HeavyHitter>,
     /// Smallest and largest value of each key column, exact, NULL where it has none; none where nobody has asked, or of types whose order is
     /// not that of equality.
@@ -80,8 +67,9 @@ impl Exact {
     fn observe(&mut self, keys: &[ArrayRef]) -> Result<()> {
         for (bounds, key) in self.bounds.iter_mut().zip(keys) {
             if let Some((min, max)) = bounds {
-                min.update_batch(std::slice::from_ref(key))?;
-                max.update_batch(std::slice::from_ref(key))?;
+                let ends = ends(key);
+                min.update_batch(std::slice::from_ref(&ends))?;
+                max.update_batch(std::slice::from_ref(&ends))?;
             }
         }
         if let ([of], [key]) = (&self.types[..], keys)
@@ -132,6 +120,27 @@ impl Exact {
     }
 }
 
+/// The smallest and the largest value of `key`, found in one pass, if they are whole numbers or days; else all values. Without AVX, Arrow takes
+/// four times as long for 64 bits.
+fn ends(key: &ArrayRef) -> ArrayRef {
+    fn of<T: ArrowPrimitiveType>(key: &ArrayRef) -> Option<ArrayRef>
+    where
+        T::Native: Ord,
+    {
+        let key = key.as_primitive_opt::<T>().filter(|key| key.null_count() == 0)?;
+        let (first, rest) = key.values().split_first()?;
+        let (min, max) = rest.iter().fold((*first, *first), |(min, max), value| (min.min(*value), max.max(*value)));
+        Some(Arc::new(PrimitiveArray::<T>::from_iter_values([min, max])))
+    }
+    let ends = match key.data_type() {
+        DataType::Int32 => of::<Int32Type>(key),
+        DataType::Date32 => of::<Date32Type>(key),
+        DataType::Int64 => of::<Int64Type>(key),
+        _ => None,
+    };
+    ends.unwrap_or_else(|| Arc::clone(key))
+}
+
 /// True if values of a type are equal just where neither comes before the other, and have no others between them in statistics of files.
 fn ordered(of: &DataType) -> bool {
     of.is_integer()
@@ -154,10 +163,10 @@ where
     T::Native: Into<i64>,
 {
     let Some(key) = key.as_primitive_opt::<T>() else { return false };
-    let mut last = None;
+    let mut last = [None; VALUES_KEPT];
     for value in key.iter().flatten() {
         let value: i64 = value.into();
-        if last.replace(value) == Some(value) || !values.insert(value) {
+        if last[value as usize % VALUES_KEPT].replace(value) == Some(value) || !values.insert(value) {
             continue;
         }
         if values.len() > VALUES_KEPT {
@@ -171,10 +180,8 @@ where
 pub(crate) struct Collector {
     rows: u64,
     nulls: Vec<u64>,
-    offset: usize,
-    frequent: FrequentItemsSketch<u64>,
-    first: ThetaSketch,
-    sampled: ThetaSketch,
+    shown: Rows,
+    keys: Keys,
     exact: Exact,
 }
 
@@ -184,71 +191,47 @@ impl Collector {
         Ok(Self {
             rows: 0,
             nulls: vec![0; keys],
-            offset: 0,
-            frequent: FrequentItemsSketch::new(FREQUENT).map_err(sketch_error)?,
-            first: ThetaSketchBuilder::default().build().map_err(sketch_error)?,
-            sampled: ThetaSketchBuilder::default().build().map_err(sketch_error)?,
+            shown: Rows::default(),
+            keys: Keys::default(),
             exact: Exact::new(types)?,
         })
     }
 
-    /// Takes note of a batch with key columns `keys` and their `hashes`.
-    pub(crate) fn observe(&mut self, keys: &[ArrayRef], hashes: &[u64]) -> Result<()> {
+    /// Takes note of a batch with key columns `keys` that was divided into `chunk`; hashes and order lie in `scratch`.
+    pub(crate) fn observe(&mut self, keys: &[ArrayRef], scratch: &Scratch, chunk: &Chunk) -> Result<()> {
         self.exact.observe(keys)?;
         for (nulls, key) in self.nulls.iter_mut().zip(keys) {
             *nulls += key.logical_null_count() as u64;
         }
-        let all = ALL_KEYS_ROWS.saturating_sub(self.rows).min(hashes.len() as u64) as usize;
-        hashes[..all].iter().for_each(|hash| self.first.update(hash));
-        hashes.iter().filter(|hash| hash.is_multiple_of(KEY_STRIDE)).for_each(|hash| self.sampled.update(hash));
-        let mut at = self.offset;
-        while at < hashes.len() {
-            self.frequent.update(hashes[at]);
-            at += ROW_STRIDE;
-        }
-        self.offset = at - hashes.len();
-        self.rows += hashes.len() as u64;
+        self.shown.observe(&scratch.hashes);
+        self.keys.observe(&scratch.hashes, scratch.order(), chunk);
+        self.rows += scratch.hashes.len() as u64;
         Ok(())
     }
 }
 
 /// The facts of all writers of an exchange together.
 pub(crate) fn merge(collectors: Vec<Collector>) -> Result<KeyFacts> {
-    let mut collectors = collectors.into_iter();
-    let Some(mut all) = collectors.next() else { return Ok(KeyFacts::default()) };
-    let mut first = ThetaUnionBuilder::default().build().map_err(sketch_error)?;
-    let mut sampled = ThetaUnionBuilder::default().build().map_err(sketch_error)?;
-    first.update(&all.first).map_err(sketch_error)?;
-    sampled.update(&all.sampled).map_err(sketch_error)?;
-    for other in collectors {
-        all.rows += other.rows;
-        all.nulls.iter_mut().zip(&other.nulls).for_each(|(sum, nulls)| *sum += nulls);
-        all.frequent.merge(&other.frequent);
-        all.exact.merge(other.exact)?;
-        first.update(&other.first).map_err(sketch_error)?;
-        sampled.update(&other.sampled).map_err(sketch_error)?;
+    let (mut rows, mut nulls) = (0, Vec::new());
+    let (mut shown, mut keys, mut exact): (_, _, Option<Exact>) = (Vec::new(), Vec::new(), None);
+    for collector in collectors {
+        rows += collector.rows;
+        nulls.resize(collector.nulls.len(), 0);
+        nulls.iter_mut().zip(&collector.nulls).for_each(|(sum, nulls): (&mut u64, _)| *sum += nulls);
+        shown.push(collector.shown);
+        keys.push(collector.keys);
+        match &mut exact {
+            Some(exact) => exact.merge(collector.exact)?,
+            None => exact = Some(collector.exact),
+        }
     }
-    let first = first.to_sketch(false).estimate();
-    let sampled = sampled.to_sketch(false).estimate() * KEY_STRIDE as f64;
-    let shown = all.frequent.total_weight().max(1) as f64;
-    let mut heavy: Vec<HeavyHitter> = all
-        .frequent
-        .frequent_items(ErrorType::NoFalsePositives)
-        .into_iter()
-        .map(|row| HeavyHitter { hash: *row.item(), share: row.estimate() as f64 / shown, key: None })
-        .filter(|hitter| hitter.share >= HEAVY_SHARE && shown >= 64.0)
-        .collect();
-    heavy.sort_by(|a, b| b.share.total_cmp(&a.share).then(a.hash.cmp(&b.hash)));
+    let Some(mut exact) = exact else { return Ok(KeyFacts::default()) };
     Ok(KeyFacts {
-        rows: all.rows,
-        null_rows: all.nulls.iter().copied().max().unwrap_or(0),
-        distinct: (first.max(sampled).round() as u64).min(all.rows),
-        heavy,
-        bounds: all.exact.bounds()?,
-        values: all.exact.values(),
+        rows,
+        null_rows: nulls.into_iter().max().unwrap_or(0),
+        distinct: distinct(&keys, &shown).min(rows),
+        heavy: Rows::heavy(&shown),
+        bounds: exact.bounds()?,
+        values: exact.values(),
     })
-}
-
-fn sketch_error(error: datasketches::error::Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }

@@ -6,6 +6,7 @@
 mod bucketing;
 mod facts;
 mod reader;
+mod sample;
 mod segment;
 pub(crate) mod slices;
 mod store;

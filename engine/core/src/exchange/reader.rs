@@ -168,6 +168,7 @@ impl ExecutionPlan for ExchangeReaderExec {
             && let Some(column) = key.downcast_ref::<Column>()
             && let Some(statistics) = columns.get_mut(column.index())
             && args.partition().is_none()
+            && self.exchange.facts.rows == size.rows
         {
             statistics.distinct_count = Precision::Inexact(self.exchange.facts.distinct as usize);
             statistics.null_count = Precision::Exact(self.exchange.facts.null_rows as usize);

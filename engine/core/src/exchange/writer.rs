@@ -256,13 +256,14 @@ impl Writer {
 
     fn push(&mut self, batch: RecordBatch) -> Result<()> {
         let keys = self.bucketing.hash(&batch, &mut self.scratch)?;
+        let chunk = self.bucketing.divide(&batch, &mut self.scratch)?;
         let start = cpu::thread();
-        if self.bucketing.ranges.is_none() {
-            self.collector.observe(&keys, &self.scratch.hashes)?;
+        // Of a bucket that is divided further, and of rows that have no key, nobody asks.
+        if self.bucketing.ranges.is_none() && self.bucketing.divisor == 1 && !keys.is_empty() {
+            self.collector.observe(&keys, &self.scratch, &chunk)?;
         }
         self.facts_cpu += cpu::thread().saturating_sub(start);
         drop(keys);
-        let chunk = self.bucketing.divide(&batch, &mut self.scratch)?;
         let bytes = chunk.batch.get_array_memory_size();
         let rows = chunk.batch.num_rows() as u64;
         for (bucket, size) in self.sizes.iter_mut().enumerate() {
