@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// The one that the `sparklet` binary has; all engines in this process have it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     ExitCode::from(sparklet_harness::main(std::env::args_os()))
