@@ -8,6 +8,8 @@ mod boundary;
 mod clock;
 mod driver;
 #[cfg(test)]
+mod every;
+#[cfg(test)]
 mod faults;
 mod governor;
 mod grace;

@@ -8,8 +8,11 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray}
 use arrow::compute::concat_batches;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::catalog::MemTable;
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::SessionState;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
-use datafusion::physical_plan::{collect, displayable};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
 use futures::StreamExt;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -22,19 +25,19 @@ use super::driver::{Cuts, Driver};
 use super::known::KnownKeys;
 use super::known::tests::{SCOPE, run};
 use super::running::Running;
-use super::{AdaptiveMode, AdaptiveSettings, boundary};
+use super::{AdaptiveMode, AdaptiveSettings, boundary, share};
 use crate::{Session, SessionConfig};
 
 /// Rows of a table: key, text key, value.
 #[derive(Debug, Clone)]
-struct Table(Vec<(Option<i64>, Option<String>, i64)>);
+pub(super) struct Table(pub(super) Vec<(Option<i64>, Option<String>, i64)>);
 
 fn tables() -> impl Strategy<Value = [Table; 3]> {
     [table(), table(), table()]
 }
 
 /// Random keys with NULLs, often with a hot key, sometimes empty.
-fn table() -> impl Strategy<Value = Table> {
+pub(super) fn table() -> impl Strategy<Value = Table> {
     let key = (0u8..10, 0i64..40).prop_map(|(null, key)| (null > 0).then_some(key));
     let text = prop::option::weighted(0.9, "[ab]{0,1}");
     let rows = prop::collection::vec((key, text, -20i64..20), 0..60);
@@ -60,7 +63,7 @@ fn batch(table: &Table) -> RecordBatch {
     .unwrap()
 }
 
-fn session(folder: &Path, mode: AdaptiveMode, slots: usize, memory: u64) -> Session {
+pub(super) fn session(folder: &Path, mode: AdaptiveMode, slots: usize, memory: u64) -> Session {
     Session::new(SessionConfig {
         memory_limit: Some(memory),
         slots: Some(slots),
@@ -72,7 +75,7 @@ fn session(folder: &Path, mode: AdaptiveMode, slots: usize, memory: u64) -> Sess
     .unwrap()
 }
 
-fn register(session: &Session, tables: &[Table; 3]) {
+pub(super) fn register(session: &Session, tables: &[Table; 3]) {
     for (name, table) in ["l", "r", "s"].into_iter().zip(tables) {
         let batch = batch(table);
         let schema = batch.schema();
@@ -88,7 +91,7 @@ fn register(session: &Session, tables: &[Table; 3]) {
 }
 
 /// Rows as text, sorted.
-fn sorted(batches: &[RecordBatch]) -> Vec<String> {
+pub(super) fn sorted(batches: &[RecordBatch]) -> Vec<String> {
     let Some(first) = batches.first() else { return Vec::new() };
     let all = concat_batches(&first.schema(), batches).unwrap();
     let options = FormatOptions::default().with_null("NULL");
@@ -100,7 +103,8 @@ fn sorted(batches: &[RecordBatch]) -> Vec<String> {
     rows
 }
 
-const JOINS: [&str; 8] = ["INNER", "LEFT", "RIGHT", "FULL", "LEFT SEMI", "RIGHT SEMI", "LEFT ANTI", "RIGHT ANTI"];
+pub(super) const JOINS: [&str; 8] =
+    ["INNER", "LEFT", "RIGHT", "FULL", "LEFT SEMI", "RIGHT SEMI", "LEFT ANTI", "RIGHT ANTI"];
 
 /// Queries whose joins, and what relies on their partitioning, take every way through the driver.
 fn queries() -> Vec<String> {
@@ -286,7 +290,7 @@ async fn hot_groups_are_reached() {
     }
 }
 
-async fn rows(session: &Session, sql: &str) -> Vec<String> {
+pub(super) async fn rows(session: &Session, sql: &str) -> Vec<String> {
     let query = session.sql(sql, &BTreeMap::new()).await.unwrap().prepare().await.unwrap();
     let batches = query.collect().await.unwrap_or_else(|e| panic!("{sql}: {e}"));
     sorted(&batches)
@@ -335,32 +339,51 @@ fn staged_plans_give_the_rows_of_plain_ones() {
     outcome.unwrap();
 }
 
-/// The rows where of each join `sides` inputs are finished exchanges, under a pool of `memory` bytes as far as the stages know.
-///
-/// With one side, the other must meet it in the same partitions. With next to no memory, exchanges go to disk, and buckets are divided
-/// again or sorted.
-async fn staged(session: &Session, sql: &str, reach: Reach, sides: usize, memory: u64) -> Vec<String> {
-    ran(session, sql, reach, sides, memory).await.0
+/// How a plan is run in stages.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stages {
+    pub(super) reach: Reach,
+    /// Inputs of each join that are finished exchanges. With one, the other must meet it in the same partitions.
+    pub(super) sides: usize,
+    /// Bytes of the pool, as far as the stages know. With next to none, exchanges go to disk, and buckets are divided again or sorted.
+    pub(super) memory: u64,
+    /// Subplans that repeat run once.
+    pub(super) shared: bool,
 }
 
-/// The same, and the plans that ran.
-async fn ran(session: &Session, sql: &str, reach: Reach, sides: usize, memory: u64) -> (Vec<String>, Vec<String>) {
+/// Runs `logical`, an optimised plan.
+pub(super) async fn run_stages(
+    session: &Session,
+    state: &SessionState,
+    logical: LogicalPlan,
+    stages: Stages,
+) -> Result<(Vec<RecordBatch>, Arc<Running>), DataFusionError> {
+    let physical = state.query_planner().create_physical_plan(&logical, state).await?;
+    let settings = session.adaptive();
+    let known = KnownKeys::default();
+    let Stages { reach, sides, memory, shared } = stages;
+    let look = Look { settings, build_bytes_limit: 0, reach, slots: 2, known: &known };
+    let boundaries = boundary::find(&logical, &physical, session.sources().as_ref(), &look).boundaries;
+    let shared = if shared { share::repeated(&logical) } else { Vec::new() };
+    let cuts = Cuts { shared, boundaries, reach };
+    let running = Running::of(physical);
+    let mut driver = Driver::new(state, settings, memory, logical, cuts, Arc::clone(&running));
+    driver.sides = sides;
+    let plan = driver.run().await?;
+    Ok((collect(plan, Arc::clone(driver.task_context())).await?, running))
+}
+
+async fn ran(session: &Session, sql: &str, stages: Stages) -> (Vec<String>, Arc<Running>) {
     let state = session.context().state();
     let frame = session.sql(sql, &BTreeMap::new()).await.unwrap();
     let logical = state.optimize(frame.logical_plan()).unwrap();
-    let physical = state.query_planner().create_physical_plan(&logical, &state).await.unwrap();
-    let settings = session.adaptive();
-    let known = KnownKeys::default();
-    let look = Look { settings, build_bytes_limit: 0, reach, slots: 2, known: &known };
-    let boundaries = boundary::find(&logical, &physical, session.sources().as_ref(), &look).boundaries;
-    let cuts = Cuts { shared: Vec::new(), boundaries, reach };
-    let running = Running::of(physical);
-    let mut driver = Driver::new(&state, settings, memory, logical, cuts, Arc::clone(&running));
-    driver.sides = sides;
-    let plan = driver.run().await.unwrap_or_else(|e| panic!("{sql}: {e}"));
-    let rows = collect(plan, Arc::clone(driver.task_context())).await;
-    let shown = running.plans().iter().map(|plan| displayable(plan.as_ref()).indent(false).to_string()).collect();
-    (sorted(&rows.unwrap_or_else(|e| panic!("{sql}: {e}"))), shown)
+    let ran = run_stages(session, &state, logical, stages).await;
+    let (batches, running) = ran.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    (sorted(&batches), running)
+}
+
+async fn staged(session: &Session, sql: &str, reach: Reach, sides: usize, memory: u64) -> Vec<String> {
+    ran(session, sql, Stages { reach, sides, memory, shared: false }).await.0
 }
 
 #[tokio::test]
@@ -458,7 +481,10 @@ async fn after_exhaustion_only_what_may_be_needed_is_kept() {
     let table = |n: i64| Table((0..n).map(|i| (Some(i), Some("a".to_owned()), i)).collect());
     register(&session, &[table(3000), table(3000), table(10)]);
     let kept = async |sql: &str, memory: u64| {
-        let (rows, plans) = ran(&session, sql, Reach::AfterExhaustion, 2, memory).await;
+        let stages = Stages { reach: Reach::AfterExhaustion, sides: 2, memory, shared: false };
+        let (rows, running) = ran(&session, sql, stages).await;
+        let shown = |plan: &Arc<dyn ExecutionPlan>| displayable(plan.as_ref()).indent(false).to_string();
+        let plans: Vec<String> = running.plans().iter().map(shown).collect();
         let exchanges: std::collections::BTreeSet<String> = plans
             .iter()
             .flat_map(|plan| plan.lines())
