@@ -13,7 +13,7 @@ use crate::sink::{SinkFormat, SinkSpec};
 use crate::source::{Format, SourceOptions, SourceSpec};
 use crate::{AdaptiveMode, AdaptiveSettings, Error, ErrorKind, Session, SessionConfig};
 
-fn session(folder: &Path) -> Session {
+pub(crate) fn session(folder: &Path) -> Session {
     let config = SessionConfig {
         memory_limit: Some(256 << 20),
         slots: Some(2),
@@ -23,7 +23,7 @@ fn session(folder: &Path) -> Session {
     Session::new(config).unwrap()
 }
 
-fn source(path: &Path, format: Format) -> SourceSpec {
+pub(crate) fn source(path: &Path, format: Format) -> SourceSpec {
     SourceSpec {
         location: path.display().to_string(),
         written: path.display().to_string(),
@@ -35,7 +35,7 @@ fn source(path: &Path, format: Format) -> SourceSpec {
     }
 }
 
-fn text(batches: &[RecordBatch]) -> String {
+pub(crate) fn text(batches: &[RecordBatch]) -> String {
     pretty_format_batches(batches).unwrap().to_string()
 }
 

@@ -59,6 +59,9 @@ const MUCH: usize = 20_000;
 /// Share of what the default took that a trial may take.
 const TRIAL_SHARE: f64 = 0.97;
 
+/// How much more than the default took the default is believed to take where the literals are others, as the limit of a trial.
+const MOST_OF_OTHER_LITERALS: f64 = 4.0;
+
 /// What a trial may take beyond that: clocks and schedulers are not exact.
 const GRACE: Duration = Duration::from_millis(5);
 
@@ -395,8 +398,8 @@ fn limits(state: &GuardState, predicted: &PlanPrediction, rows: u64, slots: usiz
     let (wall_us, cpu_us) = match measured {
         Some(default) => {
             let by_rows = (rows.max(1) as f64 / default.rows as f64).clamp(0.1, 100.0);
-            // Other literals may mean more to do.
-            let at_least = predicted.low_us as f64 / default.cpu_us.max(1) as f64;
+            // Other literals may mean more to do; a prediction that is far off is not believed.
+            let at_least = (predicted.low_us as f64 / default.cpu_us.max(1) as f64).min(MOST_OF_OTHER_LITERALS);
             let share = by_rows.max(at_least) * TRIAL_SHARE;
             (default.wall_us as f64 * share, default.cpu_us as f64 * share)
         }

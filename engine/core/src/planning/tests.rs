@@ -16,7 +16,7 @@ use sparklet_history::{
 
 use super::early;
 use super::past::engine;
-use crate::source::{Format, SourceOptions, SourceSpec};
+use crate::source::Format;
 use crate::{Session, SessionConfig, conclude};
 
 const SCOPE: Scope<'_> = Scope { pipeline: "sql", environment: "default" };
@@ -30,17 +30,7 @@ async fn table(session: &Session, folder: &Path, name: &str, rows: &str) {
         let copy = format!("COPY ({rows}) TO '{}'", path.display());
         session.sql(&copy, &BTreeMap::new()).await.unwrap().collect().await.unwrap();
     }
-    let location = path.display().to_string();
-    let spec = SourceSpec {
-        written: location.clone(),
-        location,
-        format: Format::Parquet,
-        options: SourceOptions::default(),
-        columns: Vec::new(),
-        partition_columns: Vec::new(),
-        storage: BTreeMap::new(),
-    };
-    session.register_source(name, &spec).await.unwrap();
+    session.register_source(name, &crate::tests::source(&path, Format::Parquet)).await.unwrap();
 }
 
 /// One run of [`QUERY`] after `runs`: its rows, and its record.

@@ -6,7 +6,6 @@ use std::process::Command;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use arrow::util::pretty::pretty_format_batches;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use proptest::prelude::*;
@@ -14,8 +13,9 @@ use proptest::test_runner::{Config, TestRunner};
 use sparklet_sandbox::{Declared, Limits, Wanted};
 
 use crate::sink::{SinkFormat, SinkSpec};
-use crate::source::{Format, SourceOptions, SourceSpec};
-use crate::{Error, ErrorKind, Session, SessionConfig};
+use crate::source::Format;
+use crate::tests::{session, source, text};
+use crate::{Error, ErrorKind, Session};
 
 /// Functions over numbers, no SDK.
 const PLAIN: &str = r#"(module
@@ -23,16 +23,6 @@ const PLAIN: &str = r#"(module
   (func (export "late") (param i32) (result i32) (i32.gt_s (local.get 0) (i32.const 15000))))"#;
 
 const COLUMNAR: &str = include_str!("functions.wat");
-
-fn session(folder: &Path) -> Session {
-    let config = SessionConfig {
-        memory_limit: Some(256 << 20),
-        slots: Some(2),
-        spill_dir: folder.join("spill"),
-        ..SessionConfig::default()
-    };
-    Session::new(config).unwrap()
-}
 
 /// A session with functions of two modules and the table `t`, whose rows are in files.
 async fn sender(folder: &Path) -> Session {
@@ -51,26 +41,13 @@ async fn sender(folder: &Path) -> Session {
     let sink =
         SinkSpec { format: SinkFormat::Parquet, single_file: false, partition_by: Vec::new(), compression: None };
     query.write(&path, &sink).await.unwrap();
-    register(&session, "t", &path.display().to_string()).await;
-    register(&session, "p", &path.join("*.parquet").display().to_string()).await;
+    register(&session, "t", &path).await;
+    register(&session, "p", &path.join("*.parquet")).await;
     session
 }
 
-async fn register(session: &Session, name: &str, location: &str) {
-    let spec = SourceSpec {
-        location: location.to_owned(),
-        written: location.to_owned(),
-        format: Format::Parquet,
-        options: SourceOptions::default(),
-        columns: Vec::new(),
-        partition_columns: Vec::new(),
-        storage: BTreeMap::new(),
-    };
-    session.register_source(name, &spec).await.unwrap();
-}
-
-fn text(batches: &[RecordBatch]) -> String {
-    pretty_format_batches(batches).unwrap().to_string()
+async fn register(session: &Session, name: &str, path: &Path) {
+    session.register_source(name, &source(path, Format::Parquet)).await.unwrap();
 }
 
 /// Queries whose functions are of modules.
