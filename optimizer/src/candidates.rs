@@ -9,8 +9,8 @@ use datafusion::optimizer::{OptimizerContext, OptimizerRule};
 
 use crate::cardinality::Cardinalities;
 use crate::join_order::{
-    EarlyGroups, KeyPush, MergedAggregates, OrderChange, OuterLater, Reordered, early_groups, merge_aggregates,
-    outer_later, push_keys, reorder, same_columns,
+    EarlyGroups, FinerGroups, KeyPush, MergedAggregates, OrderChange, OuterLater, Reordered, early_groups,
+    finer_groups, merge_aggregates, outer_later, push_keys, reorder, same_columns,
 };
 
 /// How a candidate differs from the plan that it was made from.
@@ -24,6 +24,8 @@ pub enum RewriteNote {
     EarlyGroups(EarlyGroups),
     /// Aggregates that differ by their conditions are computed in one pass.
     MergedAggregates(MergedAggregates),
+    /// Aggregates over the same rows are made of the groups of the finest of them.
+    FinerGroups(FinerGroups),
     /// An inner join runs before an outer one.
     OuterLater(OuterLater),
 }
@@ -46,9 +48,7 @@ pub fn candidates(logical: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> V
     let simpler = Simpler::of(logical, cardinalities);
     let rewritten = |keys, early| rewritten(logical, &simpler, cardinalities, Rewriting { keys, early });
     let Some(most) = rewritten(true, true) else { return Vec::new() };
-    let has = |wanted: fn(&RewriteNote) -> bool| most.rewrites.iter().any(wanted);
-    let keys = has(|note| matches!(note, RewriteNote::KeysPushed(_)));
-    let early = has(|note| matches!(note, RewriteNote::EarlyGroups(_)));
+    let Rewriting { keys, early } = Rewriting::of(&most.rewrites);
     let mut found = vec![most];
     let mut nodes = 0;
     crate::for_each_logical_node(logical, &mut |_| nodes += 1);
@@ -64,11 +64,33 @@ pub fn candidates(logical: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> V
     found
 }
 
-/// What is rewritten beside the orders of joins.
-#[derive(Debug, Clone, Copy)]
-struct Rewriting {
-    keys: bool,
-    early: bool,
+/// The plan for the rows of `logical` with these rewrites, one of [`candidates`] if it has no others: a search
+/// for all of them takes up to three times as long.
+pub fn candidate_like(
+    logical: &LogicalPlan,
+    cardinalities: &Cardinalities<'_>,
+    rewriting: Rewriting,
+) -> Option<LogicalCandidate> {
+    rewritten(logical, &Simpler::of(logical, cardinalities), cardinalities, rewriting)
+}
+
+/// What is rewritten beside the orders of joins, and what always is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rewriting {
+    /// Keys are pushed down.
+    pub keys: bool,
+    /// Groups are made early.
+    pub early: bool,
+}
+
+impl Rewriting {
+    fn of(rewrites: &[RewriteNote]) -> Self {
+        let has = |wanted: fn(&RewriteNote) -> bool| rewrites.iter().any(wanted);
+        Self {
+            keys: has(|note| matches!(note, RewriteNote::KeysPushed(_))),
+            early: has(|note| matches!(note, RewriteNote::EarlyGroups(_))),
+        }
+    }
 }
 
 /// What all rewritten queries begin with.
@@ -83,6 +105,10 @@ impl Simpler {
         let mut found = Self { plan: None, rewrites: Vec::new() };
         if let Some((plan, merged)) = merge_aggregates(logical, cardinalities) {
             found.rewrites.extend(merged.into_iter().map(RewriteNote::MergedAggregates));
+            found.plan = Some(plan);
+        }
+        if let Some((plan, finer)) = finer_groups(found.plan.as_ref().unwrap_or(logical), cardinalities) {
+            found.rewrites.extend(finer.into_iter().map(RewriteNote::FinerGroups));
             found.plan = Some(plan);
         }
         if let Some((plan, moved)) = outer_later(found.plan.as_ref().unwrap_or(logical), cardinalities) {

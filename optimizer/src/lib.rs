@@ -14,7 +14,7 @@ pub mod join_order;
 pub mod reduction;
 pub mod source;
 
-pub use candidates::{LogicalCandidate, RewriteNote, candidates};
+pub use candidates::{LogicalCandidate, RewriteNote, Rewriting, candidate_like, candidates};
 pub use cardinality::{Cardinalities, Estimate, EstimateSource};
 pub use decision::{Learning, decision_of};
 pub use fingerprint::{
@@ -22,7 +22,7 @@ pub use fingerprint::{
     for_each_logical_node,
 };
 pub use join_order::{
-    AggregatePart, EarlyGroups, KeyPush, MergedAggregates, OrderChange, OuterLater, Reordered, reorder,
+    AggregatePart, EarlyGroups, FinerGroups, KeyPush, MergedAggregates, OrderChange, OuterLater, Reordered, reorder,
 };
 pub use reduction::{PossibleReduction, possible_reductions, reductions};
 pub use source::{ScanTag, ScannedSource, SourceId, SourceMap, SourceNames, tag_scan};

@@ -8,7 +8,7 @@ use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use sparklet_history::{Fingerprint, PlanChange};
 
 use super::rows::for_each_node;
-use crate::candidates::RewriteNote;
+use crate::candidates::{RewriteNote, Rewriting};
 use crate::fingerprint::PhysicalFingerprints;
 use crate::source::file_scan;
 
@@ -36,6 +36,15 @@ pub fn plan_key(plan: &Arc<dyn ExecutionPlan>, fingerprints: &PhysicalFingerprin
     Fingerprint::of(&text)
 }
 
+const GROUPS_EARLY: &str = "groups made early";
+const KEYS_DOWN: &str = "keys pushed down";
+
+/// What was rewritten in a plan, by its record.
+pub fn rewriting(changes: &[PlanChange]) -> Rewriting {
+    let has = |of: &str| changes.iter().any(|c| matches!(c, PlanChange::Rewrite { name, .. } if name == of));
+    Rewriting { keys: has(KEYS_DOWN), early: has(GROUPS_EARLY) }
+}
+
 /// A rewrite as a record tells of it.
 pub fn rewrite_change(note: &RewriteNote) -> PlanChange {
     match note {
@@ -49,7 +58,7 @@ pub fn rewrite_change(note: &RewriteNote) -> PlanChange {
             ),
         },
         RewriteNote::EarlyGroups(early) => PlanChange::Rewrite {
-            name: "groups made early".to_owned(),
+            name: GROUPS_EARLY.to_owned(),
             what: match early.joined_later {
                 0 => format!("{:.0} of {:.0} rows, before the sets of groups", early.groups, early.rows),
                 1 => format!("{:.0} of {:.0} rows, before the last relation is joined", early.groups, early.rows),
@@ -60,12 +69,16 @@ pub fn rewrite_change(note: &RewriteNote) -> PlanChange {
             name: "aggregates merged".to_owned(),
             what: format!("{} that differ by their conditions, over {:.0} rows", merged.aggregates, merged.rows),
         },
+        RewriteNote::FinerGroups(finer) => PlanChange::Rewrite {
+            name: "groups of finer ones".to_owned(),
+            what: format!("{} aggregates of one, which has {:.0} groups", finer.aggregates, finer.groups),
+        },
         RewriteNote::OuterLater(later) => PlanChange::Rewrite {
             name: "outer join later".to_owned(),
             what: format!("of {:.0} rows instead of {:.0}", later.rows_after, later.rows_before),
         },
         RewriteNote::KeysPushed(pushed) => PlanChange::Rewrite {
-            name: "keys pushed down".to_owned(),
+            name: KEYS_DOWN.to_owned(),
             what: format!(
                 "the groups by {} that matter: {:.2} % of {:.0} rows",
                 pushed.key,

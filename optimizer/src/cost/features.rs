@@ -94,6 +94,14 @@ impl PlanFeatures {
         features
     }
 
+    /// The same plan without the work of some operators, by position: what stands there was computed before, and is read.
+    pub(crate) fn without(mut self, computed: &[bool], rows: &dyn Fn(usize) -> Option<f64>) -> Self {
+        for (operator, _) in self.operators.iter_mut().zip(computed).filter(|(_, computed)| **computed) {
+            operator.shape = OperatorShape { width: operator.shape.width, ..OperatorShape::default() };
+        }
+        self.at_rows(rows)
+    }
+
     /// Names the plan as a whole: the same where all operators are the same, in the same order. None where one has no name.
     pub fn key(&self) -> Option<u64> {
         let mut hash = Fnv::new();

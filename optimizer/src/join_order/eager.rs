@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, Result, TableReference, plan_datafusion_err};
+use datafusion::common::{Column, DFSchema, Result, TableReference, plan_datafusion_err};
 use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
-use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, GroupingSet, LogicalPlan, Projection};
+use datafusion::logical_expr::{Aggregate, AggregateUDF, Expr, ExprSchemable, GroupingSet, LogicalPlan, Projection};
 
 use super::block::{Block, in_terms_of, movable, name_of, place_of, placed_whole, relations_of, with_columns};
 use super::cost::{self, Input};
@@ -26,7 +26,7 @@ use super::{build, same_columns, search, with_inputs, written};
 use crate::cardinality::profile::left_of;
 use crate::cardinality::{Cardinalities, Estimate, EstimateSource, Profiles, address};
 pub use functions::AggregatePart;
-use functions::{divided, is_divisible};
+pub(in crate::join_order) use functions::{divided, is_divisible};
 
 /// When groups are made early.
 pub(super) struct Limits {
@@ -480,11 +480,7 @@ impl Asked<'_> {
         let grouped = Aggregate::try_new(Arc::new(joined), by, states.collect::<Result<Vec<_>>>()?)?;
         let grouped = LogicalPlan::Aggregate(grouped);
         let width = early.keys.len();
-        let named = grouped.schema().columns().into_iter().enumerate().map(|(at, column)| {
-            let name = if at < width { format!("key {at}") } else { format!("state {}", at - width) };
-            Expr::Column(column).alias_qualified(Some(TableReference::bare(EARLY)), name)
-        });
-        let grouped = LogicalPlan::Projection(Projection::try_new(named.collect(), Arc::new(grouped))?);
+        let grouped = named_states(grouped, width)?;
 
         // The joins above: early groups are the first relation.
         let place = |column: &Column| {
@@ -514,33 +510,51 @@ impl Asked<'_> {
             let mut relations: Vec<LogicalPlan> = block.relations.iter().map(|&relation| relation.clone()).collect();
             build::joins_of(&graph, &mut relations, &tree)?
         };
-        let merges = divided.into_iter().enumerate().map(|(at, (_, merge))| {
-            let state = names.named(&Expr::Column(name_of((0, width + at))))?;
-            Ok(Expr::AggregateFunction(AggregateFunction {
-                func: Arc::new(merge),
-                params: AggregateFunctionParams {
-                    args: vec![state],
-                    distinct: false,
-                    filter: None,
-                    order_by: Vec::new(),
-                    null_treatment: None,
-                },
-            }))
-        });
+        let merges = divided
+            .into_iter()
+            .enumerate()
+            .map(|(at, (_, merge))| Ok(merging(merge, names.named(&Expr::Column(name_of((0, width + at))))?)));
         let keys = self.keys.iter().map(|key| names.named(&above(key)?)).collect::<Result<Vec<_>>>()?;
         let by = match aggregate.group_expr.as_slice() {
             [Expr::GroupingSet(set)] => vec![Expr::GroupingSet(replaced_set(set, aggregate, &keys)?)],
             _ => keys,
         };
         let merged = Aggregate::try_new(Arc::new(joined), by, merges.collect::<Result<Vec<_>>>()?)?;
-        let merged = LogicalPlan::Aggregate(merged);
-        let exprs = merged.schema().columns().into_iter().zip(aggregate.schema.iter()).map(|(column, (of, field))| {
-            let same = column.relation.as_ref() == of && column.name == *field.name();
-            let column = Expr::Column(column);
-            if same { column } else { column.alias_qualified(of.cloned(), field.name().clone()) }
-        });
-        Ok(LogicalPlan::Projection(Projection::try_new(exprs.collect(), Arc::new(merged))?))
+        called_as(LogicalPlan::Aggregate(merged), &aggregate.schema)
     }
+}
+
+/// `grouped`, states by `width` keys, under names of its own.
+pub(super) fn named_states(grouped: LogicalPlan, width: usize) -> Result<LogicalPlan> {
+    let named = grouped.schema().columns().into_iter().enumerate().map(|(at, column)| {
+        let name = if at < width { format!("key {at}") } else { format!("state {}", at - width) };
+        Expr::Column(column).alias_qualified(Some(TableReference::bare(EARLY)), name)
+    });
+    Ok(LogicalPlan::Projection(Projection::try_new(named.collect(), Arc::new(grouped))?))
+}
+
+/// A call of `merge` on `state`.
+pub(super) fn merging(merge: AggregateUDF, state: Expr) -> Expr {
+    Expr::AggregateFunction(AggregateFunction {
+        func: Arc::new(merge),
+        params: AggregateFunctionParams {
+            args: vec![state],
+            distinct: false,
+            filter: None,
+            order_by: Vec::new(),
+            null_treatment: None,
+        },
+    })
+}
+
+/// `plan` with the names of `schema` for its columns.
+pub(super) fn called_as(plan: LogicalPlan, schema: &DFSchema) -> Result<LogicalPlan> {
+    let exprs = plan.schema().columns().into_iter().zip(schema.iter()).map(|(column, (of, field))| {
+        let same = column.relation.as_ref() == of && column.name == *field.name();
+        let column = Expr::Column(column);
+        if same { column } else { column.alias_qualified(of.cloned(), field.name().clone()) }
+    });
+    Ok(LogicalPlan::Projection(Projection::try_new(exprs.collect(), Arc::new(plan))?))
 }
 
 /// Whether `condition` of a block is settled in the joins of `below`.
@@ -549,7 +563,7 @@ fn is_below(condition: &Expr, below: Set) -> bool {
     of != 0 && within(of, below)
 }
 
-fn has_floats(data_type: &DataType) -> bool {
+pub(super) fn has_floats(data_type: &DataType) -> bool {
     data_type.is_floating() || data_type.is_nested()
 }
 

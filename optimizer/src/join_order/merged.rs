@@ -71,18 +71,27 @@ fn merge_aggregates_of(
     current.map(|plan| (plan, found))
 }
 
-/// An aggregate without groups, in terms of the tables that it reads.
-struct Single<'p> {
+/// An aggregate in terms of the tables that it reads.
+pub(super) struct OverTables<'p> {
     /// In the order in which they are joined.
-    tables: Vec<&'p TableScan>,
+    pub(super) tables: Vec<&'p TableScan>,
     /// Conditions over columns of the tables.
-    conditions: Vec<Expr>,
-    functions: Vec<AggregateFunction>,
+    pub(super) conditions: Vec<Expr>,
+    /// Group keys.
+    pub(super) keys: Vec<Expr>,
+    pub(super) functions: Vec<AggregateFunction>,
 }
 
-impl<'p> Single<'p> {
-    fn of(aggregate: &'p Aggregate) -> Result<Option<Self>> {
-        if !aggregate.group_expr.is_empty() || aggregate.aggr_expr.is_empty() {
+impl<'p> OverTables<'p> {
+    /// One without groups.
+    fn of_one_row(aggregate: &'p Aggregate) -> Result<Option<Self>> {
+        if aggregate.group_expr.is_empty() { Self::of(aggregate) } else { Ok(None) }
+    }
+
+    /// None where it has grouping sets, or reads more than tables that are joined, filtered and renamed.
+    pub(super) fn of(aggregate: &'p Aggregate) -> Result<Option<Self>> {
+        let sets = aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_)));
+        if sets || aggregate.aggr_expr.is_empty() {
             return Ok(None);
         }
         let Some(functions) = aggregate.aggr_expr.iter().map(eager::function_of).collect::<Option<Vec<_>>>() else {
@@ -92,7 +101,8 @@ impl<'p> Single<'p> {
         if functions.iter().any(|function| !function.params.order_by.is_empty()) {
             return Ok(None);
         }
-        let mut exprs: Vec<Expr> = functions.into_iter().cloned().map(Expr::AggregateFunction).collect();
+        let called = functions.into_iter().cloned().map(Expr::AggregateFunction);
+        let mut exprs: Vec<Expr> = aggregate.group_expr.iter().cloned().chain(called).collect();
         let mut input: &LogicalPlan = &aggregate.input;
         while let Some(below) = eager::below_names(input, &mut exprs)? {
             input = below;
@@ -131,14 +141,15 @@ impl<'p> Single<'p> {
                 unique.push(condition);
             }
         }
-        let mut of_tables = Vec::with_capacity(exprs.len());
-        for expr in &exprs {
-            let Expr::AggregateFunction(function) = to_tables(&placed_whole(expr, input, &block.output)?)? else {
-                return Ok(None);
-            };
-            of_tables.push(function);
+        let (mut keys, mut of_tables) = (Vec::new(), Vec::new());
+        for (at, expr) in exprs.iter().enumerate() {
+            match to_tables(&placed_whole(expr, input, &block.output)?)? {
+                key if at < aggregate.group_expr.len() => keys.push(key),
+                Expr::AggregateFunction(function) => of_tables.push(function),
+                _ => return Ok(None),
+            }
         }
-        Ok(Some(Self { tables, conditions: unique, functions: of_tables }))
+        Ok(Some(Self { tables, conditions: unique, keys, functions: of_tables }))
     }
 
     /// Conditions on several tables, which are the same for all that are merged.
@@ -146,7 +157,7 @@ impl<'p> Single<'p> {
         self.conditions.iter().filter(|condition| relations_of(condition).count_ones() != 1)
     }
 
-    fn reads_as(&self, other: &Self) -> bool {
+    pub(super) fn reads_as(&self, other: &Self) -> bool {
         let same =
             |(a, b): (&&TableScan, &&TableScan)| a.table_name == b.table_name && Arc::ptr_eq(&a.source, &b.source);
         self.tables.len() == other.tables.len()
@@ -201,11 +212,11 @@ struct Pass {
     note: MergedAggregates,
 }
 
-fn pass(all: &[&Single<'_>], cardinalities: &Cardinalities<'_>) -> Result<Option<Pass>> {
+fn pass(all: &[&OverTables<'_>], cardinalities: &Cardinalities<'_>) -> Result<Option<Pass>> {
     let Some(first) = all.first() else { return Ok(None) };
     let common: Vec<&Expr> =
         first.conditions.iter().filter(|condition| all.iter().all(|one| one.conditions.contains(condition))).collect();
-    let own = |one: &Single<'_>| -> Vec<Expr> {
+    let own = |one: &OverTables<'_>| -> Vec<Expr> {
         one.conditions.iter().filter(|condition| !common.contains(condition)).cloned().collect()
     };
     let own: Vec<Vec<Expr>> = all.iter().map(|one| own(one)).collect();
@@ -279,7 +290,11 @@ fn pass(all: &[&Single<'_>], cardinalities: &Cardinalities<'_>) -> Result<Option
 }
 
 /// The passes that all of `singles` take, each with the numbers of those that it is for; at least two each.
-fn passes(singles: &[Single<'_>], cardinalities: &Cardinalities<'_>, min_rows: f64) -> Result<Vec<(Vec<usize>, Pass)>> {
+fn passes(
+    singles: &[OverTables<'_>],
+    cardinalities: &Cardinalities<'_>,
+    min_rows: f64,
+) -> Result<Vec<(Vec<usize>, Pass)>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for (at, one) in singles.iter().enumerate() {
         let alike = |group: &&mut Vec<usize>| {
@@ -292,7 +307,7 @@ fn passes(singles: &[Single<'_>], cardinalities: &Cardinalities<'_>, min_rows: f
     }
     let mut found = Vec::new();
     for group in groups.into_iter().filter(|group| group.len() > 1) {
-        let all: Vec<&Single<'_>> = group.iter().filter_map(|at| singles.get(*at)).collect();
+        let all: Vec<&OverTables<'_>> = group.iter().filter_map(|at| singles.get(*at)).collect();
         if let Some(pass) = pass(&all, cardinalities)?.filter(|pass| pass.note.rows >= min_rows) {
             found.push((group, pass));
         }
@@ -344,7 +359,7 @@ fn merged_subqueries(
     let mut values = Vec::new();
     for query in &queries {
         if let Some((aggregate, exprs)) = aggregate_below(&query.subquery)?
-            && let Some(one) = Single::of(aggregate)?
+            && let Some(one) = OverTables::of_one_row(aggregate)?
             && let Some(expr) = exprs.into_iter().next()
         {
             singles.push(one);
@@ -474,7 +489,7 @@ fn merged_block(
     let mut values = Vec::new();
     for relation in &block.relations {
         let Some((aggregate, exprs)) = aggregate_below(relation)? else { return Ok(None) };
-        let Some(one) = Single::of(aggregate)? else { return Ok(None) };
+        let Some(one) = OverTables::of_one_row(aggregate)? else { return Ok(None) };
         singles.push(one);
         values.push((aggregate, exprs));
     }

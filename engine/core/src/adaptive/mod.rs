@@ -103,11 +103,21 @@ fn reaching(
     let Cutting { boundaries, left_out } = boundary::find(logical, physical, sources.as_ref(), &look);
     boundaries.iter().filter_map(record::begin_with_split).for_each(|adaptation| running.adapted_once(adaptation));
     left_out.into_iter().for_each(|(what, run)| running.adapted_once(record::leave_out(what, run)));
-    let large = reach != Reach::Worthwhile || scanned_bytes(physical) >= settings.share_min_bytes;
-    let shared = if settings.share && large { share::repeated(logical) } else { Vec::new() };
+    let shares = settings.share && reach != Reach::Worthwhile || self::shares(settings, physical);
+    let shared = if shares { share::repeated(logical) } else { Vec::new() };
     let worth_it = !boundaries.is_empty() || !shared.is_empty();
     let cuts = Cuts { shared, boundaries, reach };
     worth_it.then(|| Driver::new(state, settings, memory, logical.clone(), cuts, Arc::clone(running)).naming(sources))
+}
+
+/// Whether subplans that stand more than once in `plan` are computed once when it runs.
+pub(crate) fn shares(settings: &AdaptiveSettings, plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let large = || match settings.mode {
+        AdaptiveMode::Off => false,
+        AdaptiveMode::On => scanned_bytes(plan) >= settings.share_min_bytes,
+        AdaptiveMode::Force => true,
+    };
+    settings.share && large()
 }
 
 /// Whether runs adapt.

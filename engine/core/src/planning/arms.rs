@@ -1,7 +1,9 @@
 //! Candidates as plans that could run.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use datafusion::common::SchemaExt;
 use datafusion::error::Result;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SessionState;
@@ -10,7 +12,8 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::statistics::StatisticsContext;
 use sparklet_history::{Fingerprint, FlipPoint, JoinChoice, PlanChange, PlanOutline, PlanPrediction, RunId};
 use sparklet_optimizer::choice::{
-    Candidate, Gain, Known, LearnedJoins, PlanCost, RowEstimate, gain, join_choices, plan_key, rewrite_change, rows,
+    Candidate, Gain, Known, LearnedJoins, PlanCost, RowEstimate, Runs, gain, join_choices, plan_key, rewrite_change,
+    rows,
 };
 use sparklet_optimizer::{LogicalCandidate, PhysicalFingerprints, RewriteNote, fingerprint_physical};
 
@@ -51,8 +54,8 @@ impl Arm {
 
     /// What it costs by DataFusion's estimates alone.
     pub(super) fn by_statistics(&self, session: &Session) -> PlanCost {
-        let (slots, model) = (session.slots(), session.cost_model());
-        PlanCost::of(&self.physical, &self.fingerprints, &statistics(&self.physical), slots, model)
+        let runs = runs(session, &self.physical);
+        PlanCost::of(&self.physical, &self.fingerprints, &statistics(&self.physical), runs, session.cost_model())
     }
 
     fn unknown(
@@ -77,7 +80,8 @@ impl Arm {
     pub(super) fn estimated(mut self, known: &Known<'_>, runs: &mut Vec<RunId>, session: &Session) -> Self {
         self = self.named(session);
         self.rows = known.of_plan(&self.physical, &self.fingerprints, runs);
-        self.cost = PlanCost::of(&self.physical, &self.fingerprints, &self.rows, session.slots(), session.cost_model());
+        let runs = self::runs(session, &self.physical);
+        self.cost = PlanCost::of(&self.physical, &self.fingerprints, &self.rows, runs, session.cost_model());
         self
     }
 
@@ -138,6 +142,11 @@ impl Arm {
     }
 }
 
+/// How `session` runs `plan`.
+fn runs(session: &Session, plan: &Arc<dyn ExecutionPlan>) -> Runs {
+    Runs { slots: session.slots(), shares: crate::adaptive::shares(session.adaptive(), plan) }
+}
+
 /// DataFusion's estimates for each node in pre-order.
 fn statistics(plan: &Arc<dyn ExecutionPlan>) -> Vec<Option<RowEstimate>> {
     let mut estimates = Vec::new();
@@ -165,6 +174,7 @@ fn may_save_us(candidate: &LogicalCandidate) -> f64 {
         RewriteNote::KeysPushed(_) => f64::INFINITY,
         RewriteNote::EarlyGroups(early) => early.saves / 1000.0,
         RewriteNote::MergedAggregates(merged) => merged.saves / 1000.0,
+        RewriteNote::FinerGroups(finer) => finer.saves / 1000.0,
         RewriteNote::OuterLater(later) => later.saves / 1000.0,
     };
     // It is a cost of what is changed alone, and about right at best.
@@ -227,7 +237,12 @@ impl Search<'_> {
             drafts.extend(self.joined(&base, joins, runs));
         }
         for query in queries {
-            let Some(draft) = self.rewritten(default, query, runs).await else { continue };
+            let Some(physical) = planned(early::planned_early(self.state, &query.plan).await) else { continue };
+            if physical.schema() != default.physical.schema() {
+                tracing::debug!("a candidate with other columns is left out");
+                continue;
+            }
+            let Some(draft) = self.rewritten(query, physical, runs) else { continue };
             let joins = self.learned_joins(&draft.shaped, &draft.fingerprints, &draft.rows);
             if !joins.is_empty() {
                 drafts.extend(self.joined(&draft, joins, runs));
@@ -247,7 +262,7 @@ impl Search<'_> {
                 break;
             }
             let (_, draft) = drafts.remove(at);
-            let Some(arm) = self.finished(draft, runs) else { continue };
+            let Some(arm) = self.finished(draft).map(|arm| self.estimated(arm, runs)) else { continue };
             let key = arm.key();
             if keys.contains(&key) {
                 continue;
@@ -262,47 +277,54 @@ impl Search<'_> {
         (arms, drafts.into_iter().map(|(gain, draft)| left_as_draft(draft.changes, gain, default)).collect())
     }
 
-    /// The plan `wanted` made of `default`, or of one of `queries` that are written in its place, with learned joins or without.
-    pub(super) async fn wanted(
+    /// The plan `wanted`, if it is `default` with learned joins.
+    pub(super) fn wanted_joins(
         &self,
         wanted: Fingerprint,
-        default: Arm,
-        queries: Option<Vec<LogicalCandidate>>,
-        learned: bool,
+        default: &Arm,
         runs: &mut Vec<RunId>,
     ) -> Result<Option<Arm>> {
-        let Some(queries) = queries else {
-            let joins = self.learned_joins(&default.physical, &default.fingerprints, &default.rows);
-            let arm = match learned {
-                true if joins.is_empty() => return Ok(None),
-                true => with_joins(self.session, self.state, &default, joins)?.map(|arm| self.estimated(arm, runs)),
-                false => Some(default),
-            };
-            return Ok(arm.filter(|arm| arm.key() == wanted));
-        };
-        for query in queries {
-            let Some(mut draft) = self.rewritten(&default, query, runs).await else { continue };
-            if learned {
-                let joins = self.learned_joins(&draft.shaped, &draft.fingerprints, &draft.rows);
-                let joined = (!joins.is_empty()).then(|| self.joined(&draft, joins, runs)).flatten();
-                let Some(joined) = joined else { continue };
-                draft = joined;
-            }
-            let arm = self.finished(draft, runs);
-            if arm.as_ref().is_some_and(|arm| arm.key() == wanted) {
-                return Ok(arm);
-            }
+        let joins = self.learned_joins(&default.physical, &default.fingerprints, &default.rows);
+        if joins.is_empty() {
+            return Ok(None);
         }
-        Ok(None)
+        let arm = with_joins(self.session, self.state, default, joins)?.map(|arm| self.estimated(arm, runs));
+        Ok(arm.filter(|arm| arm.key() == wanted))
     }
 
-    /// `query` as a draft; none where it cannot be planned.
-    async fn rewritten(&self, default: &Arm, query: LogicalCandidate, runs: &mut Vec<RunId>) -> Option<Draft> {
+    /// The plan `wanted`, if it is that of `query`, with learned joins or without; with the time that a plan of `query` takes to make at least.
+    pub(super) async fn wanted_rewritten(
+        &self,
+        wanted: Fingerprint,
+        query: LogicalCandidate,
+        learned: bool,
+        runs: &mut Vec<RunId>,
+    ) -> Option<(Arm, Duration)> {
+        let (start, columns) = (Instant::now(), query.plan.schema().clone());
         let physical = planned(early::planned_early(self.state, &query.plan).await)?;
-        if physical.schema() != default.physical.schema() {
-            tracing::debug!("a candidate with other columns is left out");
+        let early = start.elapsed();
+        if columns.as_arrow().logically_equivalent_names_and_types(&physical.schema()).is_err() {
             return None;
         }
+        let mut draft = self.rewritten(query, physical, runs)?;
+        if learned {
+            let joins = self.learned_joins(&draft.shaped, &draft.fingerprints, &draft.rows);
+            draft = (!joins.is_empty()).then(|| self.joined(&draft, joins, runs)).flatten()?;
+        }
+        let start = Instant::now();
+        let arm = self.finished(draft)?;
+        let took = early + start.elapsed();
+        let arm = self.estimated(arm, runs);
+        (arm.key() == wanted).then_some((arm, took))
+    }
+
+    /// `query`, of which `physical` is the plan before most of DataFusion's rules, as a draft.
+    fn rewritten(
+        &self,
+        query: LogicalCandidate,
+        physical: Arc<dyn ExecutionPlan>,
+        runs: &mut Vec<RunId>,
+    ) -> Option<Draft> {
         let changes = query.rewrites.iter().map(rewrite_change).collect();
         self.draft(query.plan, physical, changes, Vec::new(), runs)
     }
@@ -349,14 +371,14 @@ impl Search<'_> {
     }
 
     fn cost(&self, draft: &Draft) -> PlanCost {
-        let (slots, model) = (self.session.slots(), self.session.cost_model());
-        PlanCost::of(&draft.shaped, &draft.fingerprints, &draft.rows, slots, model)
+        let runs = runs(self.session, &draft.shaped);
+        PlanCost::of(&draft.shaped, &draft.fingerprints, &draft.rows, runs, self.session.cost_model())
     }
 
-    fn finished(&self, draft: Draft, runs: &mut Vec<RunId>) -> Option<Arm> {
+    fn finished(&self, draft: Draft) -> Option<Arm> {
         let physical = planned(early::finished(self.state, draft.physical))?;
         let state = with_rule(self.session, self.state, &draft.joins);
-        Some(self.estimated(Arm::unknown(state, draft.logical, physical, draft.changes), runs))
+        Some(Arm::unknown(state, draft.logical, physical, draft.changes))
     }
 
     fn estimated(&self, arm: Arm, runs: &mut Vec<RunId>) -> Arm {

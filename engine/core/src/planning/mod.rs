@@ -16,22 +16,22 @@ mod work;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use datafusion::common::tree_node::TreeNode;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
 use datafusion::execution::context::SessionState;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{LogicalPlan, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use sparklet_history::{
-    ChoiceReason, ChoiceRecord, Evidence, Fingerprint, GuardPhase, GuardState, HistoryUnused, PlanChange, PlanControl,
-    PlanOutline, PlanPrediction, PlanRole, RejectedPlan, RunId, Scope,
+    ChoiceReason, ChoiceRecord, Evidence, Fingerprint, GuardState, HistoryUnused, PlanChange, PlanControl, PlanOutline,
+    PlanPrediction, PlanRole, RejectedPlan, RunId, Scope,
 };
-use sparklet_optimizer::choice::decide::{control_due, refused};
+use sparklet_optimizer::choice::decide::refused;
 use sparklet_optimizer::choice::{
-    Asked, Candidate, Chosen, Known, Then, choose, guard, in_force, rewrite_change, threshold_us,
+    Asked, Candidate, Chosen, Known, Then, choose, guard, in_force, rewrite_change, rewriting, threshold_us,
 };
 use sparklet_optimizer::{
-    Cardinalities, Learning, LogicalCandidate, LogicalFingerprints, candidates, fingerprint_logical,
+    Cardinalities, Learning, LogicalCandidate, LogicalFingerprints, candidate_like, candidates, fingerprint_logical,
 };
 
 use arms::Arm;
@@ -100,6 +100,13 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         session.recall_ahead();
     }
     let logical = state.optimize(query)?;
+    let proven = match step.filter(|_| !keeps && session.learning() == Learning::On && session.has_recalled()) {
+        Some(step) => Box::pin(proven(session, &state, &logical, step)).await?,
+        None => Proven::No,
+    };
+    if let Proven::Planned(planned) = proven {
+        return Ok(*planned);
+    }
     let planned =
         |choice, logical, physical, state| Planned { state, logical, physical, choice, before: None, fallback: None };
     let own = |choice, default: Arm, state, before| {
@@ -125,14 +132,15 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     let worth_us = |known: bool| (planning_us * TIMES_PLANNING[usize::from(!known)]).max(TOO_SMALL_US);
     if ordered.is_none() && !session.has_recalled() && default.by_statistics(session).prediction().cpu_us < TOO_SMALL_US
     {
-        let choice = ChoiceRecord { rows_read: default.rows_read(), ..without(ChoiceReason::TooSmall) };
+        let rows_read = rows_read(&default);
+        let choice = ChoiceRecord { rows_read, ..without(ChoiceReason::TooSmall) };
         return Ok(planned(choice, default.logical, default.physical, state));
     }
     let names = Arc::new(fingerprint_logical(&default.logical, session.sources().as_ref()));
     let identity = names.nodes.first().copied().flatten();
     let recalled = session.recalled();
     let past = Past::of(session, &recalled, step, identity.map(|i| i.template));
-    let rows = default.rows_read();
+    let rows = rows_read(&default);
     let volume = rows.max(1).ilog2();
     let control = ordered.and_then(|control| control.order.clone());
     if let Some(last) = past.last_choice.filter(|_| control.is_none() && past.engine_was.is_none()) {
@@ -189,39 +197,20 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     };
     let learns = session.learning() == Learning::On && past.engine_was.is_none();
     let mut kept = None;
-    if let Some(plan) = wanted.filter(|_| learns || control.is_some())
+    if let Some(plan) = wanted.filter(|_| (learns || control.is_some()) && !matches!(proven, Proven::Gone))
         && let Some(then) = past.known_before(plan)
     {
         let evidence = Then { evidence: recalled.evidence.as_ref(), runs: then };
         let changes = past.changes(plan).unwrap_or_default();
-        kept = Box::pin(looking.again(default.clone(), &evidence, plan, changes)).await?;
-        let last =
-            past.last_choice.filter(|last| last.chosen.key == Some(plan) && last.looked_up < cache::MOST_LOOK_UPS);
-        if let (GuardPhase::Adopted { runs, .. }, Some(last)) = (past.guard.phase, last)
-            && control.is_none()
-            && !control_due(&past.guard, runs)
+        kept = match is_rewritten(changes) {
+            true => Box::pin(looking.again(&default.logical, &evidence, plan, changes)).await.map(|(arm, _)| arm),
+            false => looking.again_joined(default.clone(), &evidence, plan, changes)?,
+        };
+        if let Some((last, runs)) = past.proven(plan).filter(|_| control.is_none())
             && let Some(arm) = kept.take()
         {
-            let choice = ChoiceRecord {
-                query: identity.map(|i| i.fingerprint),
-                template: identity.map(|i| i.template),
-                role: PlanRole::Adopted,
-                because: ChoiceReason::Proven { runs },
-                predicted: Some(arm.predicted()),
-                evidence_age_s: past.age_s(&last.evidence),
-                unused: None,
-                volume,
-                rows_read: rows,
-                fell_back: None,
-                added_us: micros(start.elapsed()),
-                looked_up: last.looked_up + 1,
-                cpu_us: None,
-                reference_us: None,
-                work: None,
-                guard: past.guard.clone(),
-                ..last.clone()
-            };
-            let choice = past.predicted(choice);
+            let choice =
+                ChoiceRecord { added_us: micros(start.elapsed()), ..past.again(last, &arm, identity, runs, rows) };
             return Ok(Planned { before: Some(past.before), ..planned(choice, arm.logical, arm.physical, arm.state) });
         }
     }
@@ -282,6 +271,76 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         physical: Arc::clone(&default.physical),
     });
     Ok(Planned { fallback, before: Some(past.before), ..planned(choice, arm.logical, arm.physical, arm.state) })
+}
+
+/// What became of a plan that proved itself.
+enum Proven {
+    /// It runs again.
+    Planned(Box<Planned>),
+    /// It could not be made again.
+    Gone,
+    /// There is none, or it is made of the default.
+    No,
+}
+
+/// The plan of a rewritten query that proved itself in earlier runs of `step`, made again; the default is not planned for it.
+async fn proven(session: &Session, state: &SessionState, logical: &LogicalPlan, step: &str) -> Result<Proven> {
+    let start = Instant::now();
+    if session.control(Some(step)).is_some_and(|control| control.order.is_some()) {
+        return Ok(Proven::No);
+    }
+    let recalled = session.recalled();
+    let past = Past::of(session, &recalled, Some(step), None);
+    let Some(plan) = in_force(&past.guard).filter(|_| past.engine_was.is_none()) else { return Ok(Proven::No) };
+    let (Some((last, runs)), Some(changes)) = (past.proven(plan), past.changes(plan)) else { return Ok(Proven::No) };
+    let (Some(then), Some(rows)) = (past.known_before(plan), rows_of_tables(logical)) else { return Ok(Proven::No) };
+    if !is_rewritten(changes) {
+        return Ok(Proven::No);
+    }
+    let names = Arc::new(fingerprint_logical(logical, session.sources().as_ref()));
+    let identity = names.nodes.first().copied().flatten();
+    let looking = Looking { session, state, past: &past, scope: recalled.scope(), names, refused: &|_| false };
+    let evidence = Then { evidence: recalled.evidence.as_ref(), runs: then };
+    let Some((arm, plain)) = Box::pin(looking.again(logical, &evidence, plan, changes)).await else {
+        return Ok(Proven::Gone);
+    };
+    // One plan is made in any case.
+    let added_us = micros(start.elapsed().saturating_sub(plain));
+    let choice = ChoiceRecord { added_us, ..past.again(last, &arm, identity, runs, rows) };
+    let Arm { state, logical, physical, .. } = arm;
+    Ok(Proven::Planned(Box::new(Planned {
+        state,
+        logical,
+        physical,
+        choice,
+        before: Some(past.before),
+        fallback: None,
+    })))
+}
+
+fn is_rewritten(changes: &[PlanChange]) -> bool {
+    changes.iter().any(|change| matches!(change, PlanChange::Rewrite { .. }))
+}
+
+/// Rows of the tables that `default` reads.
+fn rows_read(default: &Arm) -> u64 {
+    rows_of_tables(&default.logical).unwrap_or_else(|| default.rows_read())
+}
+
+/// Rows of the tables that `query` reads; none where that takes a physical plan: no one told how many a table has, or its filters may leave
+/// whole folders out.
+fn rows_of_tables(query: &LogicalPlan) -> Option<u64> {
+    let mut sum = Some(0u64);
+    let visited = query.apply_with_subqueries(|node| {
+        let LogicalPlan::TableScan(scan) = node else { return Ok(TreeNodeRecursion::Continue) };
+        let table = source_as_provider(&scan.source)?;
+        let support = table.supports_filters_pushdown(&scan.filters.iter().collect::<Vec<_>>())?;
+        let whole = !support.contains(&TableProviderFilterPushDown::Exact);
+        let rows = table.statistics().filter(|_| whole).and_then(|known| known.num_rows.get_value().copied());
+        sum = sum.zip(rows).map(|(sum, rows)| sum + rows as u64);
+        Ok(if sum.is_some() { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    });
+    sum.filter(|_| visited.is_ok())
 }
 
 /// True if a source of `query` has rows enough for the past to be asked, or no one knows how many it has.
@@ -353,28 +412,41 @@ impl Looking<'_> {
         (default, others, left, runs)
     }
 
-    /// The plan `wanted`, which once came of `evidence` by `changes`, made again; none where it does not come of it any more. What has other
-    /// changes is not planned.
+    /// The plan `wanted` of a rewritten query, which once came of `evidence` by `changes`, made again; none where it does not come of it any more.
+    /// What has other changes is not planned. With the time that a plan of the query takes to make at least.
     async fn again(
+        &self,
+        logical: &LogicalPlan,
+        evidence: &dyn Evidence,
+        wanted: Fingerprint,
+        changes: &[PlanChange],
+    ) -> Option<(Arm, Duration)> {
+        let (names, learned) = kinds(changes);
+        let (known, queries, mut runs) = self.look(logical, evidence, |cardinalities| {
+            candidate_like(logical, cardinalities, rewriting(changes)).into_iter().collect()
+        });
+        let same = |query: &LogicalCandidate| {
+            let changes: Vec<PlanChange> = query.rewrites.iter().map(rewrite_change).collect();
+            kinds(&changes).0 == names
+        };
+        let query = queries.into_iter().find(same)?;
+        self.search(&known, 0.0).wanted_rewritten(wanted, query, learned, &mut runs).await
+    }
+
+    /// The same of a plan that is `default` with learned joins, or `default` itself.
+    fn again_joined(
         &self,
         default: Arm,
         evidence: &dyn Evidence,
         wanted: Fingerprint,
         changes: &[PlanChange],
     ) -> Result<Option<Arm>> {
-        let (names, learned) = kinds(changes);
-        let same = |query: &LogicalCandidate| {
-            let changes: Vec<PlanChange> = query.rewrites.iter().map(rewrite_change).collect();
-            kinds(&changes).0 == names
-        };
-        let (known, queries, mut runs) = self.look(&default.logical, evidence, |cardinalities| {
-            let mut queries = if names.is_empty() { Vec::new() } else { candidates(&default.logical, cardinalities) };
-            queries.retain(same);
-            queries
-        });
+        let (known, _, mut runs) = self.look(&default.logical, evidence, |_| Vec::new());
         let default = default.estimated(&known, &mut runs, self.session);
-        let queries = (!names.is_empty()).then_some(queries);
-        self.search(&known, 0.0).wanted(wanted, default, queries, learned, &mut runs).await
+        match changes.is_empty() {
+            true => Ok(Some(default).filter(|arm| arm.key() == wanted)),
+            false => self.search(&known, 0.0).wanted_joins(wanted, &default, &mut runs),
+        }
     }
 
     fn search<'s>(&'s self, known: &'s Known<'s>, least_us: f64) -> arms::Search<'s> {

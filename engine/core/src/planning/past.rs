@@ -5,10 +5,14 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use sparklet_history::{
-    ChoiceRecord, EngineRecord, Fingerprint, GuardState, HistoryUnused, PlanChange, PlanPrediction, PlanRole, Recalled,
-    RunId, RunRecord, SourceRecord, StepRecord,
+    ChoiceReason, ChoiceRecord, EngineRecord, Fingerprint, GuardPhase, GuardState, HistoryUnused, PlanChange,
+    PlanPrediction, PlanRole, Recalled, RunId, RunRecord, SourceRecord, StepRecord,
 };
+use sparklet_optimizer::Identity;
+use sparklet_optimizer::choice::decide::control_due;
 
+use super::arms::Arm;
+use super::cache;
 use super::work::Before;
 use crate::session::Session;
 
@@ -106,6 +110,44 @@ impl<'a> Past<'a> {
         };
         let first = self.recalled.runs.iter().rposition(chose)?;
         Some(self.recalled.runs.get(first + 1..)?.iter().map(|run| run.id.clone()).collect())
+    }
+
+    /// The last choice, if it was `plan`, which has proved itself in so many runs; none where it is to be looked for again, or to be compared with
+    /// the default.
+    pub(super) fn proven(&self, plan: Fingerprint) -> Option<(&'a ChoiceRecord, u32)> {
+        let GuardPhase::Adopted { plan: adopted, runs } = self.guard.phase else { return None };
+        let last = self.last_choice?;
+        let same = adopted == plan && last.chosen.key == Some(plan) && last.looked_up < cache::MOST_LOOK_UPS;
+        (same && !control_due(&self.guard, runs)).then_some((last, runs))
+    }
+
+    /// The record of `last` made again as `arm`, over `rows` rows, for the query `identity`.
+    pub(super) fn again(
+        &self,
+        last: &ChoiceRecord,
+        arm: &Arm,
+        identity: Option<Identity>,
+        runs: u32,
+        rows: u64,
+    ) -> ChoiceRecord {
+        self.predicted(ChoiceRecord {
+            query: identity.map(|i| i.fingerprint),
+            template: identity.map(|i| i.template),
+            role: PlanRole::Adopted,
+            because: ChoiceReason::Proven { runs },
+            predicted: Some(arm.predicted()),
+            evidence_age_s: self.age_s(&last.evidence),
+            unused: None,
+            volume: rows.max(1).ilog2(),
+            rows_read: rows,
+            fell_back: None,
+            looked_up: last.looked_up + 1,
+            cpu_us: None,
+            reference_us: None,
+            work: None,
+            guard: self.guard.clone(),
+            ..last.clone()
+        })
     }
 
     /// `choice` with what the earlier runs of its plan, and of the default, say that they take; where there were none it stays as it is.

@@ -10,8 +10,8 @@ use arrow::util::pretty::pretty_format_batches;
 use chrono::Utc;
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 use sparklet_history::{
-    ChoiceReason, EngineRecord, FallBackReason, Fingerprint, GuardPhase, MachineRecord, Measured, Outcome, PlanRole,
-    RECORD_VERSION, Recall, Recalled, RunId, RunRecord, Scope, StepRecord,
+    ChoiceReason, EngineRecord, FallBackReason, Fingerprint, GuardPhase, MachineRecord, Measured, Outcome, PlanChange,
+    PlanRole, RECORD_VERSION, Recall, Recalled, RunId, RunRecord, Scope, StepRecord,
 };
 
 use super::early;
@@ -40,6 +40,17 @@ async fn run(folder: &Path, runs: &[RunRecord]) -> (String, RunRecord) {
 
 /// The same; a trial has `deadline`.
 async fn run_within(folder: &Path, runs: &[RunRecord], deadline: Option<Duration>) -> (String, RunRecord) {
+    run_query(folder, QUERY, runs, deadline, false).await
+}
+
+/// The same of `sql`; the past is read `ahead`, or when it is asked for.
+async fn run_query(
+    folder: &Path,
+    sql: &str,
+    runs: &[RunRecord],
+    deadline: Option<Duration>,
+    ahead: bool,
+) -> (String, RunRecord) {
     let newest_first = runs.iter().rev().cloned().collect();
     let config = SessionConfig {
         memory_limit: Some(256 << 20),
@@ -51,7 +62,10 @@ async fn run_within(folder: &Path, runs: &[RunRecord], deadline: Option<Duration
     let session = Session::new(config).unwrap();
     table(&session, folder, "b", "SELECT value % 500000 AS k, value AS v FROM range(0, 1200000)").await;
     table(&session, folder, "s", "SELECT value AS k, value * 2 AS w, value + 7 AS x FROM range(0, 220000)").await;
-    let frame = session.sql(QUERY, &BTreeMap::new()).await.unwrap().of_step("step");
+    if ahead {
+        session.recalled();
+    }
+    let frame = session.sql(sql, &BTreeMap::new()).await.unwrap().of_step("step");
     let mut prepared = frame.prepare().await.unwrap();
     if let Some(deadline) = deadline {
         prepared.set_deadline(deadline);
@@ -102,14 +116,56 @@ fn step(record: &mut RunRecord) -> &mut StepRecord {
 
 /// A first run whose default is said to have taken `cpu_us` of CPU time and `wall_us`, and to have left a large budget.
 async fn first(folder: &Path, cpu_us: u64, wall_us: u64) -> (String, RunRecord) {
-    let (rows, mut record) = run(folder, &[]).await;
+    let (rows, record) = run(folder, &[]).await;
+    (rows, measured(record, cpu_us, wall_us))
+}
+
+fn measured(mut record: RunRecord, cpu_us: u64, wall_us: u64) -> RunRecord {
     let choice = step(&mut record).choice.as_mut().unwrap();
     assert_eq!(choice.role, PlanRole::Default);
     let measured = choice.guard.default.as_mut().unwrap();
     assert!(measured.work.is_some_and(|us| us > 0), "{measured:?}");
     *measured = Measured { cpu_us, wall_us, ..*measured };
     choice.guard.spent_us = 1 << 40;
-    (rows, record)
+    record
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewritten_query_that_proved_itself_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = "FROM s JOIN b ON s.k = b.k";
+    let sql = |least: u32| {
+        let from = format!("{from} WHERE b.v > {least}");
+        format!(
+            "SELECT s.w % 7 AS a, b.v % 3 AS c, sum(b.v) AS n {from} GROUP BY s.w % 7, b.v % 3 \
+             UNION ALL SELECT s.w % 7, NULL, sum(b.v) {from} GROUP BY s.w % 7 \
+             UNION ALL SELECT NULL, NULL, sum(b.v) {from} ORDER BY a NULLS LAST, c NULLS LAST"
+        )
+    };
+    let (expected, first) = run_query(folder.path(), &sql(3), &[], None, false).await;
+    let mut runs = vec![measured(first, 60_000_000, 60_000_000)];
+    // Once on trial; then as long as it is not due for a comparison, with other literals too.
+    let later = [(3, PlanRole::Trial, false), (3, PlanRole::Adopted, false), (2, PlanRole::Adopted, true)];
+    for (least, role, ahead) in later {
+        let (rows, mut record) = run_query(folder.path(), &sql(least), &runs, None, ahead).await;
+        if least == 3 {
+            assert_eq!(rows, expected);
+        } else {
+            let (plain, _) = run_query(folder.path(), &sql(least), &[], None, false).await;
+            assert_eq!(rows, plain);
+        }
+        let choice = step(&mut record).choice.clone().unwrap();
+        assert_eq!(choice.role, role, "{choice:#?}");
+        let rewritten =
+            |change: &PlanChange| matches!(change, PlanChange::Rewrite { name, .. } if name == "groups of finer ones");
+        assert!(choice.chosen.changes.iter().any(rewritten), "{choice:#?}");
+        let before = step(runs.last_mut().unwrap()).choice.clone().unwrap();
+        if role == PlanRole::Adopted {
+            assert_eq!((choice.chosen.key, choice.looked_up), (before.chosen.key, before.looked_up + 1));
+            assert_eq!(choice.rows_read, before.rows_read);
+        }
+        runs.push(record);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use sparklet_history::{Completeness, Fingerprint, PlanRecord, RunRecord, StepRecord};
 
+/// Of the time of an earlier run, what subplans take that two runs have to have in common to be compared by them.
+const TELLING: f64 = 0.1;
+
 /// Work of a step's first run.
 const FIRST: u64 = 1_000_000;
 
@@ -57,8 +60,9 @@ fn subplans(plan: &PlanRecord) -> HashMap<Fingerprint, Subplans> {
 /// Rows now ÷ rows before of the subplans that both have, weighted by the time they took.
 fn quotient(before: &PlanRecord, now: &PlanRecord) -> Option<f64> {
     let now = subplans(now);
-    let (mut sum, mut weights) = (0.0, 0.0);
+    let (mut sum, mut weights, mut all) = (0.0, 0.0, 0.0);
     for (template, before) in subplans(before) {
+        all += before.elapsed_us + 1.0;
         let Some(now) = now.get(&template) else { continue };
         // One of several alike that was not read to its end says nothing of the others.
         let per = |of: &Subplans| (of.rows / of.count as f64).max(1.0);
@@ -66,7 +70,7 @@ fn quotient(before: &PlanRecord, now: &PlanRecord) -> Option<f64> {
         sum += weight * (per(now) / per(&before)).clamp(0.01, 100.0);
         weights += weight;
     }
-    (weights > 0.0).then(|| sum / weights)
+    (weights > all * TELLING).then(|| sum / weights)
 }
 
 #[cfg(test)]
@@ -103,13 +107,15 @@ mod tests {
     #[test]
     fn the_same_rows_are_the_same_work_in_whatever_order() {
         let whole = || Completeness::Complete;
-        let before = plan(vec![node(1, 100, 10, whole()), node(2, 50, 900, whole()), node(3, 7, 5, whole())]);
+        let before = plan(vec![node(1, 100, 10, whole()), node(2, 50, 90, whole()), node(3, 7, 5, whole())]);
         let other = plan(vec![node(3, 7, 1, whole()), node(9, 1_000_000, 1, whole()), node(1, 100, 3, whole())]);
         assert_eq!(quotient(&before, &other), Some(1.0));
         // What was cut short does not count, neither here nor there.
         let cut = plan(vec![node(1, 3, 1, Completeness::Truncated), node(2, 100, 1, whole())]);
         assert_eq!(quotient(&before, &cut), Some(2.0));
         assert_eq!(quotient(&before, &plan(vec![node(8, 1, 1, whole())])), None);
+        // Nor does little of many.
+        assert_eq!(quotient(&before, &plan(vec![node(3, 7, 5, whole())])), None);
     }
 
     #[test]

@@ -39,7 +39,7 @@ const DIVISIBLE: [&str; 16] = [
 ];
 
 /// Whether `function` can be cut in two: it is one of DataFusion's, and what it is given is a group's rows in any order.
-pub(super) fn is_divisible(function: &AggregateFunction) -> bool {
+pub(in crate::join_order) fn is_divisible(function: &AggregateFunction) -> bool {
     let params = &function.params;
     // A user's function of the same name has its version for an alias.
     let own = function.func.aliases().iter().any(|alias| alias.contains('@'));
@@ -52,7 +52,10 @@ pub(super) fn is_divisible(function: &AggregateFunction) -> bool {
 }
 
 /// `function` over arguments of `fields`, cut in two: what gives states, and what merges them.
-pub(super) fn divided(function: &AggregateUDF, fields: Vec<FieldRef>) -> Result<(AggregateUDF, AggregateUDF)> {
+pub(in crate::join_order) fn divided(
+    function: &AggregateUDF,
+    fields: Vec<FieldRef>,
+) -> Result<(AggregateUDF, AggregateUDF)> {
     let of = |part: &str| Of {
         function: function.clone(),
         name: format!("{}_{part}", function.name()),
