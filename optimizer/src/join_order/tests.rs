@@ -195,6 +195,14 @@ pub(super) async fn rows(context: &SessionContext, optimized: &LogicalPlan) -> R
     Ok(lines)
 }
 
+/// The optimised plan of `sql`, and its rows.
+pub(super) async fn optimized(context: &SessionContext, sql: &str) -> Result<(LogicalPlan, Vec<String>), String> {
+    let frame = context.sql(sql).await.map_err(|e| e.to_string())?;
+    let logical = context.state().optimize(frame.logical_plan()).map_err(|e| e.to_string())?;
+    let rows = rows(context, &logical).await?;
+    Ok((logical, rows))
+}
+
 pub(super) fn cases() -> u32 {
     std::env::var("SPARKLET_TEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(64)
 }

@@ -242,7 +242,8 @@ impl Search<'_> {
                 tracing::debug!("a candidate with other columns is left out");
                 continue;
             }
-            let Some(draft) = self.rewritten(query, physical, runs) else { continue };
+            let changes = query.rewrites.iter().map(rewrite_change).collect();
+            let Some(draft) = self.draft(query.plan, physical, changes, Vec::new(), runs) else { continue };
             let joins = self.learned_joins(&draft.shaped, &draft.fingerprints, &draft.rows);
             if !joins.is_empty() {
                 drafts.extend(self.joined(&draft, joins, runs));
@@ -257,7 +258,7 @@ impl Search<'_> {
         let mut keys = vec![default.key()];
         let mut open = 0;
         let mut certain = false;
-        while let Some(at) = next(&drafts, arms.is_empty(), least) {
+        while let Some(at) = next(&drafts, open == 0, least) {
             if least > 0.0 && (certain || open == MOST_FINISHED) {
                 break;
             }
@@ -292,41 +293,35 @@ impl Search<'_> {
         Ok(arm.filter(|arm| arm.key() == wanted))
     }
 
-    /// The plan `wanted`, if it is that of `query`, with learned joins or without; with the time that a plan of `query` takes to make at least.
+    /// The plan `wanted`, if it is that of `query`, with learned joins or without; what it costs is worked out where `costs` says so. With the time
+    /// that a plan of `query` takes to make at least.
     pub(super) async fn wanted_rewritten(
         &self,
         wanted: Fingerprint,
         query: LogicalCandidate,
-        learned: bool,
+        (learned, costs): (bool, bool),
         runs: &mut Vec<RunId>,
     ) -> Option<(Arm, Duration)> {
         let (start, columns) = (Instant::now(), query.plan.schema().clone());
-        let physical = planned(early::planned_early(self.state, &query.plan).await)?;
+        let mut physical = planned(early::planned_early(self.state, &query.plan).await)?;
         let early = start.elapsed();
         if columns.as_arrow().logically_equivalent_names_and_types(&physical.schema()).is_err() {
             return None;
         }
-        let mut draft = self.rewritten(query, physical, runs)?;
+        let mut changes = query.rewrites.iter().map(rewrite_change).collect();
+        let mut joins = Vec::new();
         if learned {
-            let joins = self.learned_joins(&draft.shaped, &draft.fingerprints, &draft.rows);
-            draft = (!joins.is_empty()).then(|| self.joined(&draft, joins, runs)).flatten()?;
+            let draft = self.draft(query.plan.clone(), Arc::clone(&physical), changes, Vec::new(), runs)?;
+            joins = self.learned_joins(&draft.shaped, &draft.fingerprints, &draft.rows);
+            changes = changed(&draft.changes, &joins);
+            physical = (!joins.is_empty()).then(|| self.with_sides(&physical, &joins)).flatten()?;
         }
         let start = Instant::now();
-        let arm = self.finished(draft)?;
+        let physical = planned(early::finished(self.state, physical))?;
         let took = early + start.elapsed();
-        let arm = self.estimated(arm, runs);
+        let arm = Arm::unknown(with_rule(self.session, self.state, &joins), query.plan, physical, changes);
+        let arm = if costs { self.estimated(arm, runs) } else { arm.named(self.session) };
         (arm.key() == wanted).then_some((arm, took))
-    }
-
-    /// `query`, of which `physical` is the plan before most of DataFusion's rules, as a draft.
-    fn rewritten(
-        &self,
-        query: LogicalCandidate,
-        physical: Arc<dyn ExecutionPlan>,
-        runs: &mut Vec<RunId>,
-    ) -> Option<Draft> {
-        let changes = query.rewrites.iter().map(rewrite_change).collect();
-        self.draft(query.plan, physical, changes, Vec::new(), runs)
     }
 
     fn draft_of(&self, default: &Arm, runs: &mut Vec<RunId>) -> Option<Draft> {
@@ -362,12 +357,17 @@ impl Search<'_> {
     }
 
     fn joined(&self, draft: &Draft, joins: Vec<JoinChoice>, runs: &mut Vec<RunId>) -> Option<Draft> {
-        let sources = self.session.sources();
-        let fingerprints = fingerprint_physical(&draft.physical, sources.as_ref());
-        let rule = LearnedJoins::new(joins.clone(), sources);
-        let physical = planned(rule.applied(Arc::clone(&draft.physical), &fingerprints))?;
+        let physical = self.with_sides(&draft.physical, &joins)?;
         let changes = changed(&draft.changes, &joins);
         self.draft(draft.logical.clone(), physical, changes, joins, runs)
+    }
+
+    /// `early` with its joins as in `joins`.
+    fn with_sides(&self, early: &Arc<dyn ExecutionPlan>, joins: &[JoinChoice]) -> Option<Arc<dyn ExecutionPlan>> {
+        let sources = self.session.sources();
+        let fingerprints = fingerprint_physical(early, sources.as_ref());
+        let rule = LearnedJoins::new(joins.iter().cloned(), sources);
+        planned(rule.applied(Arc::clone(early), &fingerprints))
     }
 
     fn cost(&self, draft: &Draft) -> PlanCost {
@@ -387,10 +387,10 @@ impl Search<'_> {
 }
 
 /// The draft to finish next: the one with the largest gain, after it the one with the largest that is certain. None where no other gains
-/// enough.
+/// enough, or, after the first, none is certain to: what is merely likely is taken of the largest.
 fn next(drafts: &[(Gain, Draft)], first: bool, least_us: f64) -> Option<usize> {
     let by = |gain: &Gain| if first { gain.us } else { gain.low };
-    let enough = drafts.iter().enumerate().filter(|(_, (gain, _))| least_us <= 0.0 || gain.us >= least_us * NEARLY);
+    let enough = drafts.iter().enumerate().filter(|(_, (gain, _))| least_us <= 0.0 || by(gain) >= least_us * NEARLY);
     // Of equal ones the first.
     enough.rev().max_by(|(_, (a, _)), (_, (b, _))| by(a).total_cmp(&by(b))).map(|(at, _)| at)
 }

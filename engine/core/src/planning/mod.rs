@@ -59,6 +59,9 @@ const MUCH: usize = 20_000;
 /// Share of what the default took that a trial may take.
 const TRIAL_SHARE: f64 = 0.97;
 
+/// Share of that which a trial has in any case.
+const LEAST_OF_TRIAL: f64 = 0.5;
+
 /// How much more than the default took the default is believed to take where the literals are others, as the limit of a trial.
 const MOST_OF_OTHER_LITERALS: f64 = 4.0;
 
@@ -203,14 +206,13 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         let evidence = Then { evidence: recalled.evidence.as_ref(), runs: then };
         let changes = past.changes(plan).unwrap_or_default();
         kept = match is_rewritten(changes) {
-            true => Box::pin(looking.again(&default.logical, &evidence, plan, changes)).await.map(|(arm, _)| arm),
+            true => Box::pin(looking.again(&default.logical, &evidence, plan, changes, true)).await.map(|(arm, _)| arm),
             false => looking.again_joined(default.clone(), &evidence, plan, changes)?,
         };
         if let Some((last, runs)) = past.proven(plan).filter(|_| control.is_none())
             && let Some(arm) = kept.take()
         {
-            let choice =
-                ChoiceRecord { added_us: micros(start.elapsed()), ..past.again(last, &arm, identity, runs, rows) };
+            let choice = ChoiceRecord { added_us: micros(start.elapsed()), ..past.again(last, identity, runs, rows) };
             return Ok(Planned { before: Some(past.before), ..planned(choice, arm.logical, arm.physical, arm.state) });
         }
     }
@@ -265,7 +267,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     }
     choice.added_us = micros(start.elapsed());
     let fallback = (chosen.role == PlanRole::Trial).then(|| Fallback {
-        limits: limits(&past.guard, &predicted, rows, session.slots()),
+        limits: limits(&past.guard, &predicted, rows, session.slots(), choice.added_us),
         state,
         logical: default.logical.clone(),
         physical: Arc::clone(&default.physical),
@@ -301,12 +303,12 @@ async fn proven(session: &Session, state: &SessionState, logical: &LogicalPlan, 
     let identity = names.nodes.first().copied().flatten();
     let looking = Looking { session, state, past: &past, scope: recalled.scope(), names, refused: &|_| false };
     let evidence = Then { evidence: recalled.evidence.as_ref(), runs: then };
-    let Some((arm, plain)) = Box::pin(looking.again(logical, &evidence, plan, changes)).await else {
+    let Some((arm, plain)) = Box::pin(looking.again(logical, &evidence, plan, changes, false)).await else {
         return Ok(Proven::Gone);
     };
     // One plan is made in any case.
     let added_us = micros(start.elapsed().saturating_sub(plain));
-    let choice = ChoiceRecord { added_us, ..past.again(last, &arm, identity, runs, rows) };
+    let choice = ChoiceRecord { added_us, ..past.again(last, identity, runs, rows) };
     let Arm { state, logical, physical, .. } = arm;
     Ok(Proven::Planned(Box::new(Planned {
         state,
@@ -413,13 +415,14 @@ impl Looking<'_> {
     }
 
     /// The plan `wanted` of a rewritten query, which once came of `evidence` by `changes`, made again; none where it does not come of it any more.
-    /// What has other changes is not planned. With the time that a plan of the query takes to make at least.
+    /// What has other changes is not planned. With what it costs if `costs`, and with the time that a plan of the query takes to make at least.
     async fn again(
         &self,
         logical: &LogicalPlan,
         evidence: &dyn Evidence,
         wanted: Fingerprint,
         changes: &[PlanChange],
+        costs: bool,
     ) -> Option<(Arm, Duration)> {
         let (names, learned) = kinds(changes);
         let (known, queries, mut runs) = self.look(logical, evidence, |cardinalities| {
@@ -430,7 +433,7 @@ impl Looking<'_> {
             kinds(&changes).0 == names
         };
         let query = queries.into_iter().find(same)?;
-        self.search(&known, 0.0).wanted_rewritten(wanted, query, learned, &mut runs).await
+        self.search(&known, 0.0).wanted_rewritten(wanted, query, (learned, costs), &mut runs).await
     }
 
     /// The same of a plan that is `default` with learned joins, or `default` itself.
@@ -463,9 +466,9 @@ fn kinds(changes: &[PlanChange]) -> (Vec<&str>, bool) {
     (names, changes.iter().any(|change| !matches!(change, PlanChange::Rewrite { .. })))
 }
 
-/// What a trial may take: a little less than the default would. When it is over the default runs from its beginning, so that a trial that fails
-/// at the last moment makes a run about twice as long.
-fn limits(state: &GuardState, predicted: &PlanPrediction, rows: u64, slots: usize) -> Limits {
+/// What a trial may take: a little less than the default would, less `added_us`, which finding it took. When it is over the default runs from its
+/// beginning, so that a trial that fails at the last moment makes a run about twice as long.
+fn limits(state: &GuardState, predicted: &PlanPrediction, rows: u64, slots: usize, added_us: u64) -> Limits {
     let measured = state.default.filter(|default| default.wall_us > 0 && default.rows > 0);
     let (wall_us, cpu_us) = match measured {
         Some(default) => {
@@ -478,7 +481,7 @@ fn limits(state: &GuardState, predicted: &PlanPrediction, rows: u64, slots: usiz
         // Never measured: the high end of the prediction, on the slots that there are.
         None => (predicted.high_us as f64 / slots.max(1) as f64, predicted.high_us as f64),
     };
-    let limit = |us: f64| Duration::from_micros(us as u64) + GRACE;
+    let limit = |us: f64| Duration::from_micros((us - added_us as f64).max(us * LEAST_OF_TRIAL) as u64) + GRACE;
     Limits { wall: limit(wall_us), cpu: limit(cpu_us) }
 }
 

@@ -11,7 +11,6 @@ use sparklet_history::{
 use sparklet_optimizer::Identity;
 use sparklet_optimizer::choice::decide::control_due;
 
-use super::arms::Arm;
 use super::cache;
 use super::work::Before;
 use crate::session::Session;
@@ -121,21 +120,13 @@ impl<'a> Past<'a> {
         (same && !control_due(&self.guard, runs)).then_some((last, runs))
     }
 
-    /// The record of `last` made again as `arm`, over `rows` rows, for the query `identity`.
-    pub(super) fn again(
-        &self,
-        last: &ChoiceRecord,
-        arm: &Arm,
-        identity: Option<Identity>,
-        runs: u32,
-        rows: u64,
-    ) -> ChoiceRecord {
+    /// The record of `last` made again, over `rows` rows, for the query `identity`; its runs say what it takes.
+    pub(super) fn again(&self, last: &ChoiceRecord, identity: Option<Identity>, runs: u32, rows: u64) -> ChoiceRecord {
         self.predicted(ChoiceRecord {
             query: identity.map(|i| i.fingerprint),
             template: identity.map(|i| i.template),
             role: PlanRole::Adopted,
             because: ChoiceReason::Proven { runs },
-            predicted: Some(arm.predicted()),
             evidence_age_s: self.age_s(&last.evidence),
             unused: None,
             volume: rows.max(1).ilog2(),

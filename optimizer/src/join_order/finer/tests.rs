@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use sparklet_history::{NoEvidence, Scope};
 
-use super::super::tests::{cases, context, rows, tables};
+use super::super::tests::{cases, context, optimized, rows, tables};
 use super::*;
 use crate::candidates::narrowed;
 use crate::source::SourceMap;
@@ -63,9 +63,7 @@ fn aggregates_of_finer_groups_give_the_same_rows() {
                     _ => format!("select x.k0, y.v0 from ({}) x join ({}) y on x.k0 = y.k0", selects[0], selects[1]),
                 };
                 let fail = |e: &dyn std::fmt::Display| TestCaseError::fail(format!("{sql}: {e}"));
-                let frame = context.sql(&sql).await.map_err(|e| fail(&e))?;
-                let logical: LogicalPlan = context.state().optimize(frame.logical_plan()).map_err(|e| fail(&e))?;
-                let expected = rows(&context, &logical).await.map_err(|e| fail(&e))?;
+                let (logical, expected) = optimized(&context, &sql).await.map_err(|e| fail(&e))?;
                 let scope = Scope { pipeline: "test", environment: "test" };
                 let cardinalities = Cardinalities::new(&NoEvidence, scope, &sources);
                 if let Some((finer, _)) = finer_groups_of(&logical, &cardinalities, 0.0) {

@@ -1,12 +1,11 @@
 //! Aggregates in one pass give the rows of the plan as written: random tables, random conditions, subqueries and cross joins, through plain
 //! DataFusion.
 
-use datafusion::logical_expr::LogicalPlan;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use sparklet_history::{NoEvidence, Scope};
 
-use super::super::tests::{cases, context, rows, tables};
+use super::super::tests::{cases, context, optimized, rows, tables};
 use super::*;
 use crate::candidates::narrowed;
 use crate::source::SourceMap;
@@ -65,9 +64,7 @@ fn aggregates_in_one_pass_give_the_same_rows() {
                     format!("select * from {}{limit}", from.join(", "))
                 };
                 let fail = |e: &dyn std::fmt::Display| TestCaseError::fail(format!("{sql}: {e}"));
-                let frame = context.sql(&sql).await.map_err(|e| fail(&e))?;
-                let logical: LogicalPlan = context.state().optimize(frame.logical_plan()).map_err(|e| fail(&e))?;
-                let expected = rows(&context, &logical).await.map_err(|e| fail(&e))?;
+                let (logical, expected) = optimized(&context, &sql).await.map_err(|e| fail(&e))?;
                 let scope = Scope { pipeline: "test", environment: "test" };
                 let cardinalities = Cardinalities::new(&NoEvidence, scope, &sources);
                 if let Some((merged, _)) = merge_aggregates_of(&logical, &cardinalities, 0.0) {
