@@ -381,6 +381,9 @@ pub struct GuardState {
     /// Plans that lost.
     #[serde(default)]
     pub refused: Vec<RefusedPlan>,
+    /// Runs to come in which nothing is tried, since a plan lost.
+    #[serde(default)]
+    pub rests: u32,
 }
 
 /// See [`GuardState`].

@@ -6,7 +6,7 @@ use sparklet_history::{
 };
 
 use super::cost::Gain;
-use super::guard::reference_us;
+use super::guard::{is_alike, reference_us, rests};
 use crate::decision::Learning;
 
 /// Least gain, as a share of what the default takes.
@@ -115,11 +115,12 @@ pub fn choose(asked: &Asked<'_>) -> Chosen {
     if let Some(chosen) = keep(asked, &mut verdicts, threshold) {
         return chosen;
     }
-    if let Some((at, because)) = best(asked, threshold, certain, &verdicts) {
+    let resting = rests(asked.state, asked.volume);
+    if !resting && let Some((at, because)) = best(asked, threshold, certain, &verdicts) {
         return verdicts.take(at, PlanRole::Trial, because);
     }
     let because = match asked.state.phase {
-        GuardPhase::RolledBack { took_us, reference_us, .. } if asked.state.since_default > 0 => {
+        GuardPhase::RolledBack { took_us, reference_us, .. } if resting || asked.state.since_default > 0 => {
             ChoiceReason::RolledBack { took_us, reference_us }
         }
         _ => ChoiceReason::NoCertainGain,
@@ -134,7 +135,7 @@ pub fn control_due(state: &GuardState, runs: u32) -> bool {
 
 /// What `plan` lost when it was tried over about as much data.
 pub fn refused(state: &GuardState, plan: Fingerprint, volume: u32) -> Option<&RefusedPlan> {
-    state.refused.iter().find(|refused| refused.plan == plan && refused.volume.abs_diff(volume) <= 1)
+    state.refused.iter().find(|refused| refused.plan == plan && is_alike(refused, volume))
 }
 
 fn position(candidates: &[Candidate], plan: Fingerprint) -> Option<usize> {
@@ -258,6 +259,8 @@ mod tests {
     use super::*;
     use sparklet_history::{Measured, RefusedPlan};
 
+    use crate::choice::guard::{Ended, RESTS, Ran, advance};
+
     fn candidate(n: u8, us: f64, low: f64, high: f64) -> Candidate {
         Candidate {
             plan: PlanOutline { key: Some(Fingerprint([n; 16])), changes: Vec::new() },
@@ -329,6 +332,31 @@ mod tests {
         let chosen = choose(&asked(&sure, &state));
         assert_eq!((chosen.candidate, &chosen.rejections[0]), (None, &Rejection::LostBefore { lost_us: 7 }));
         assert_eq!(choose(&Asked { volume: 13, ..asked(&sure, &state) }).candidate, Some(0));
+    }
+
+    #[test]
+    fn after_a_loss_nothing_is_tried_for_some_runs() {
+        let sure = [candidate(2, 500e3, 400e3, 800e3)];
+        let took = Measured { cpu_us: 2_000_000, wall_us: 0, rows: 1000, work: None };
+        let ran = Ran {
+            role: PlanRole::Trial,
+            plan: Some(Fingerprint([1; 16])),
+            took,
+            default_high_us: None,
+            default_us: None,
+            volume: 10,
+            ended: Ended::Succeeded,
+            fell_back_us: Some(900_000),
+        };
+        let mut state = advance(GuardState::default(), &ran);
+        let mut runs = 0;
+        while choose(&asked(&sure, &state)).candidate.is_none() {
+            assert!(matches!(choose(&asked(&sure, &state)).because, ChoiceReason::RolledBack { .. }));
+            assert_eq!(choose(&Asked { volume: 13, ..asked(&sure, &state) }).candidate, Some(0));
+            state = advance(state, &Ran { role: PlanRole::Default, plan: None, fell_back_us: None, ..ran });
+            runs += 1;
+        }
+        assert_eq!(runs, RESTS, "one loss in ten runs");
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub const BUDGET_SHARE: f64 = 0.05;
 /// Runs of a trial with neither gain nor loss after which it is given up.
 pub const MOST_UNDECIDED: u32 = 3;
 
+/// Runs after a loss in which nothing else is tried: where one plan was mispredicted the next may be.
+pub const RESTS: u32 = 9;
+
 /// Plans that are remembered as refused.
 const MOST_REFUSED: usize = 16;
 
@@ -76,6 +79,7 @@ pub fn advance(mut state: GuardState, ran: &Ran) -> GuardState {
     }
     state.spent_us = state.spent_us.saturating_add(ran.took.cpu_us);
     state.since_default = state.since_default.saturating_add(1);
+    state.rests = state.rests.saturating_sub(1);
     if let Some(lost) = ran.fell_back_us {
         // The default ran in its place, in the same run: the plan lost, whatever the default then took.
         let reference = reference_us(&state, ran.took.rows, ran.took.work).unwrap_or(ran.took.cpu_us);
@@ -156,6 +160,7 @@ fn of_other(mut state: GuardState, ran: &Ran) -> GuardState {
 fn roll_back(mut state: GuardState, ran: &Ran, lost_us: u64, reference_us: u64) -> GuardState {
     state.regret_us = state.regret_us.saturating_add(lost_us);
     state.latest = None;
+    state.rests = RESTS;
     if let Some(plan) = ran.plan {
         refuse(&mut state, plan, lost_us, ran.volume);
         state.phase = GuardPhase::RolledBack { plan, took_us: ran.took.cpu_us, reference_us };
@@ -169,6 +174,16 @@ fn refuse(state: &mut GuardState, plan: Fingerprint, lost_us: u64, volume: u32) 
     if state.refused.len() > MOST_REFUSED {
         state.refused.remove(0);
     }
+}
+
+/// True if nothing is tried, since a plan lost over about as much data not long ago.
+pub fn rests(state: &GuardState, volume: u32) -> bool {
+    state.rests > 0 && state.refused.last().is_some_and(|refused| is_alike(refused, volume))
+}
+
+/// Whether `volume` is about that over which a plan lost.
+pub(super) fn is_alike(refused: &RefusedPlan, volume: u32) -> bool {
+    refused.volume.abs_diff(volume) <= 1
 }
 
 fn lost(took: u64, reference: u64) -> bool {

@@ -23,8 +23,8 @@ use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{LogicalPlan, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use sparklet_history::{
-    ChoiceReason, ChoiceRecord, Evidence, Fingerprint, GuardState, HistoryUnused, PlanChange, PlanControl, PlanOutline,
-    PlanPrediction, PlanRole, RejectedPlan, RunId, Scope,
+    ChoiceReason, ChoiceRecord, Evidence, Fingerprint, GuardPhase, GuardState, HistoryUnused, PlanChange, PlanControl,
+    PlanOutline, PlanPrediction, PlanRole, RejectedPlan, RunId, Scope,
 };
 use sparklet_optimizer::choice::decide::refused;
 use sparklet_optimizer::choice::{
@@ -63,7 +63,7 @@ const TRIAL_SHARE: f64 = 0.97;
 const LEAST_OF_TRIAL: f64 = 0.5;
 
 /// How much more than the default took the default is believed to take where the literals are others, as the limit of a trial.
-const MOST_OF_OTHER_LITERALS: f64 = 4.0;
+const MOST_OF_OTHER_LITERALS: f64 = 2.0;
 
 /// What a trial may take beyond that: clocks and schedulers are not exact.
 const GRACE: Duration = Duration::from_millis(5);
@@ -172,7 +172,17 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     }
     let expected = default.by_statistics(session).prediction();
     let default_us = past.guard.default.map_or(expected.cpu_us, |measured| measured.cpu_us);
-    if control.is_none() && in_force(&past.guard).is_none() && default_us < worth_us(!recalled.runs.is_empty()) {
+    let because = match past.guard.phase {
+        // Looking would tell nothing that may be tried.
+        GuardPhase::RolledBack { took_us, reference_us, .. } if guard::rests(&past.guard, volume) => {
+            Some(ChoiceReason::RolledBack { took_us, reference_us })
+        }
+        _ => (default_us < worth_us(!recalled.runs.is_empty())).then_some(ChoiceReason::TooSmall),
+    };
+    if let Some(because) = because
+        && control.is_none()
+        && in_force(&past.guard).is_none()
+    {
         let choice = ChoiceRecord {
             query: identity.map(|i| i.fingerprint),
             template: identity.map(|i| i.template),
@@ -184,7 +194,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
             guard: past.guard.clone(),
             model: session.cost_model().version().to_string(),
             added_us: micros(start.elapsed()),
-            ..without(ChoiceReason::TooSmall)
+            ..without(because)
         };
         return Ok(own(past.predicted(choice), default, state, past.before));
     }
