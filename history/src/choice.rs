@@ -87,6 +87,43 @@ pub enum PlanRole {
     Pinned,
 }
 
+impl ChoiceRecord {
+    /// The record of a choice of which nothing is known yet.
+    pub fn unknown() -> Self {
+        Self {
+            query: None,
+            template: None,
+            chosen: PlanOutline::default(),
+            role: PlanRole::Default,
+            because: ChoiceReason::NoOther,
+            predicted: None,
+            default: None,
+            rejected: Vec::new(),
+            evidence: Vec::new(),
+            evidence_age_s: None,
+            unused: None,
+            flip: Vec::new(),
+            model: String::new(),
+            volume: 0,
+            rows_read: 0,
+            control: None,
+            fell_back: None,
+            added_us: 0,
+            cached: false,
+            cpu_us: None,
+            reference_us: None,
+            work: None,
+            looked_up: 0,
+            guard: GuardState::default(),
+        }
+    }
+
+    /// DataFusion's own plan ran.
+    pub fn is_default(&self) -> bool {
+        matches!(self.role, PlanRole::Default | PlanRole::Control)
+    }
+}
+
 /// What a plan is, told by what differs from DataFusion's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanOutline {
@@ -94,6 +131,20 @@ pub struct PlanOutline {
     pub key: Option<Fingerprint>,
     /// What differs; empty for the default.
     pub changes: Vec<PlanChange>,
+    /// The sides of all its joins, as the plan is made again by with other literals; empty for the default and for plans that did not run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joins: Vec<JoinSides>,
+}
+
+/// The sides of a join, whatever its literals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinSides {
+    /// Template of the subplan that the join completes.
+    pub join: Fingerprint,
+    /// Template of the input whose rows go into the hash table.
+    pub build: Fingerprint,
+    /// The table is one for all partitions, instead of one each.
+    pub collect: bool,
 }
 
 /// A difference from DataFusion's own plan.

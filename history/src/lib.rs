@@ -59,7 +59,7 @@ pub use info::{StoreInfo, TreeInfo};
 pub use models::Models;
 pub use observe::{Observed, observations_of};
 pub use prune::{PrunePolicy, PruneReport};
-pub use recall::{Recall, RecallLimits, Recalled, StateFolder};
+pub use recall::{LAST_RUNS, Recall, RecallLimits, Recalled, StateFolder, as_now};
 pub use record::*;
 pub use repair::RepairReport;
 pub use shape::{OperatorClass, OperatorShape};

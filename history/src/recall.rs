@@ -50,7 +50,15 @@ pub struct Recalled {
     pub evidence: Arc<dyn Evidence>,
     /// Why there is nothing.
     pub unused: Option<HistoryUnused>,
+    /// See [`Recalled::beyond`].
+    beyond: Option<f64>,
 }
+
+/// Earlier runs of a plan that its next one is held against.
+pub const LAST_RUNS: usize = 3;
+
+/// Fewest runs with one before them from which something is said of all.
+const TELLING_RUNS: usize = 30;
 
 impl std::fmt::Debug for Recalled {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -67,6 +75,7 @@ impl Recalled {
             runs: Vec::new(),
             evidence: Arc::new(NoEvidence),
             unused: Some(unused),
+            beyond: None,
         }
     }
 
@@ -78,9 +87,16 @@ impl Recalled {
             pipeline: scope.pipeline.to_owned(),
             environment: scope.environment.to_owned(),
             evidence: Arc::new(RecordedEvidence::of(&runs)),
+            beyond: beyond(&runs),
             runs,
             unused,
         }
+    }
+
+    /// The factor by which the CPU time of a run lies beyond what up to [`LAST_RUNS`] runs of the same plan before it took, scaled by rows, in one
+    /// of ten cases: the quantile of all runs that are here (split-conformal: Lei et al., JASA 2018). None where few tell.
+    pub fn beyond(&self) -> Option<f64> {
+        self.beyond
     }
 
     /// Whose past it is.
@@ -107,6 +123,37 @@ impl Recalled {
     pub fn choices(&self) -> impl Iterator<Item = &ChoiceRecord> {
         self.runs.iter().flat_map(|run| run.steps.iter().filter_map(|step| step.choice.as_deref()))
     }
+}
+
+/// CPU time of `earlier` if it had the plan and read the rows of `now`; none where it had another plan, or tells nothing.
+pub fn as_now(earlier: &ChoiceRecord, now: &ChoiceRecord) -> Option<f64> {
+    let same = earlier.is_default() == now.is_default()
+        && (now.is_default() || earlier.chosen.key == now.chosen.key)
+        && earlier.fell_back.is_none()
+        && earlier.rows_read > 0;
+    let cpu_us = earlier.cpu_us.filter(|_| same)? as f64;
+    Some(cpu_us * (now.rows_read.max(1) as f64 / earlier.rows_read as f64).clamp(0.1, 10.0))
+}
+
+/// See [`Recalled::beyond`]; `runs` are the newest first.
+fn beyond(runs: &[Arc<RunRecord>]) -> Option<f64> {
+    let mut of_steps: HashMap<&str, Vec<&ChoiceRecord>> = HashMap::new();
+    for step in runs.iter().flat_map(|run| &run.steps) {
+        of_steps.entry(&step.name).or_default().extend(step.choice.as_deref());
+    }
+    let mut factors = Vec::new();
+    for choices in of_steps.values() {
+        for (at, now) in choices.iter().enumerate() {
+            let before = choices.get(at + 1..).unwrap_or_default();
+            let before: Vec<f64> = before.iter().filter_map(|earlier| as_now(earlier, now)).take(LAST_RUNS).collect();
+            let (Some(took), false) = (as_now(now, now), before.is_empty()) else { continue };
+            let (least, most) = before.iter().fold((f64::INFINITY, 1.0_f64), |(a, b), us| (a.min(*us), b.max(*us)));
+            factors.push((took / most).max(least / took.max(1.0)).max(1.0));
+        }
+    }
+    factors.sort_by(f64::total_cmp);
+    let at = (factors.len() as f64 * 0.9).ceil() as usize;
+    factors.get(at).copied().filter(|_| factors.len() >= TELLING_RUNS)
 }
 
 /// Where a session gets its past from.
@@ -348,5 +395,57 @@ impl Evidence for RecordedEvidence {
     fn by_template(&self, _: Scope<'_>, template: &Fingerprint, limit: usize) -> Vec<(Fingerprint, Observation)> {
         let named = |seen: Observed| (seen.subplan.fingerprint, seen.observation);
         self.first(self.templates.get(template), limit).map(named).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::choice::PlanRole;
+    use crate::record::{Fingerprint, Outcome};
+    use crate::tests::sample;
+
+    /// A run of `took`, by step: its plan (none: the default) and CPU time in micro-seconds; over `rows` rows.
+    fn run(n: u64, rows: u64, took: &[(Option<u8>, u64)]) -> RunRecord {
+        let step = |(at, (plan, cpu_us)): (usize, &(Option<u8>, u64))| {
+            let mut choice = ChoiceRecord { rows_read: rows, cpu_us: Some(*cpu_us), ..ChoiceRecord::unknown() };
+            if let Some(plan) = plan {
+                (choice.role, choice.chosen.key) = (PlanRole::Adopted, Some(Fingerprint([*plan; 16])));
+            }
+            StepRecord {
+                choice: Some(Box::new(choice)),
+                ..StepRecord::unmeasured(&format!("step {at}"), Outcome::Succeeded)
+            }
+        };
+        RunRecord { steps: took.iter().enumerate().map(step).collect(), ..sample::run(n, sample::Shape::default()) }
+    }
+
+    fn beyond(runs: Vec<RunRecord>) -> Option<f64> {
+        Recalled::of(Scope { pipeline: "p", environment: "e" }, runs).beyond()
+    }
+
+    #[test]
+    fn one_run_in_ten_lies_beyond() {
+        let before: Vec<_> = (0..40).map(|_| (None, 1_000)).collect();
+        let now: Vec<_> =
+            (0..40).map(|i| (None, if i % 2 == 0 { 1_000 + 10 * i } else { 100_000 / (100 + i) })).collect();
+        let factor = beyond(vec![run(2, 500, &now), run(1, 500, &before)]).unwrap();
+        assert!((factor - 1.36).abs() < 0.01, "{factor}");
+        // Twice the rows, twice the time.
+        let twice: Vec<_> = now.iter().map(|(plan, us)| (*plan, us * 2)).collect();
+        let factor = beyond(vec![run(2, 1_000, &twice), run(1, 500, &before)]).unwrap();
+        assert!((factor - 1.36).abs() < 0.01, "{factor}");
+        // Between what two runs took is not beyond them.
+        let factor = beyond(vec![run(3, 500, &before), run(2, 500, &now), run(1, 500, &before)]).unwrap();
+        assert!(factor < 1.36, "{factor}");
+    }
+
+    #[test]
+    fn other_plans_and_few_runs_tell_nothing() {
+        let of = |plan, us, steps: usize| vec![(plan, us); steps];
+        assert_eq!(beyond(vec![run(2, 500, &of(Some(1), 9_000, 40)), run(1, 500, &of(None, 1_000, 40))]), None);
+        assert_eq!(beyond(vec![run(2, 500, &of(Some(1), 9_000, 40)), run(1, 500, &of(Some(2), 1_000, 40))]), None);
+        assert_eq!(beyond(vec![run(2, 500, &of(None, 1_000, 29)), run(1, 500, &of(None, 1_000, 29))]), None);
+        assert_eq!(beyond(vec![run(2, 500, &of(Some(2), 1_000, 30)), run(1, 500, &of(Some(2), 1_000, 30))]), Some(1.0));
     }
 }

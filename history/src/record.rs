@@ -252,6 +252,19 @@ pub struct SourceRecord {
     pub schema_version: Fingerprint,
 }
 
+/// Bytes that are taken for a row of a source of which no one told how many it has.
+const BYTES_A_ROW: f64 = 24.0;
+
+impl SourceRecord {
+    /// Rows of this version of a source and of another one; by their sizes where one is not counted.
+    pub fn rows_beside(&self, other: &Self) -> [f64; 2] {
+        match (self.rows, other.rows) {
+            (Some(own), Some(others)) => [own as f64, others as f64],
+            _ => [self.bytes as f64 / BYTES_A_ROW, other.bytes as f64 / BYTES_A_ROW],
+        }
+    }
+}
+
 /// One step of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
@@ -880,12 +893,17 @@ impl StepRecord {
     }
 }
 
+/// Hash over the data versions of `sources`, in order of their names.
+pub fn data_version(sources: &[SourceRecord]) -> Fingerprint {
+    let mut parts: Vec<String> = sources.iter().map(|s| format!("{}={}", s.name, s.data_version)).collect();
+    parts.sort_unstable();
+    Fingerprint::of(&parts.join(";"))
+}
+
 impl RunRecord {
     /// Hash over the data versions of the run's sources, in order of their names.
     pub fn data_version(&self) -> Fingerprint {
-        let mut parts: Vec<String> = self.sources.iter().map(|s| format!("{}={}", s.name, s.data_version)).collect();
-        parts.sort_unstable();
-        Fingerprint::of(&parts.join(";"))
+        data_version(&self.sources)
     }
 
     /// The line that listings show.

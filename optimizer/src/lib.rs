@@ -15,14 +15,15 @@ pub mod reduction;
 pub mod source;
 
 pub use candidates::{LogicalCandidate, RewriteNote, Rewriting, candidate_like, candidates};
-pub use cardinality::{Cardinalities, Estimate, EstimateSource};
+pub use cardinality::{Cardinalities, Estimate, EstimateSource, Volumes};
 pub use decision::{Learning, decision_of};
 pub use fingerprint::{
-    Identity, LogicalFingerprints, PhysicalFingerprints, explain_text, fingerprint_logical, fingerprint_physical,
-    for_each_logical_node,
+    Identity, LogicalFingerprints, PhysicalFingerprints, Reads, explain_text, fingerprint_logical,
+    fingerprint_physical, for_each_logical_node,
 };
 pub use join_order::{
-    AggregatePart, EarlyGroups, FinerGroups, KeyPush, MergedAggregates, OrderChange, OuterLater, Reordered, reorder,
+    AggregatePart, EarlyGroups, FinerGroups, JoinSubset, KeyPush, MergedAggregates, OrderChange, OuterLater, Reordered,
+    join_subsets, reorder,
 };
 pub use reduction::{PossibleReduction, possible_reductions, reductions};
 pub use source::{ScanTag, ScannedSource, SourceId, SourceMap, SourceNames, tag_scan};

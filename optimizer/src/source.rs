@@ -72,6 +72,11 @@ pub trait SourceNames: Send + Sync {
 
     /// The source that a leaf of a physical plan reads.
     fn by_scan(&self, scan: &dyn ExecutionPlan) -> Option<ScannedSource>;
+
+    /// The plan all of whose rows a leaf of a physical plan gives once more, where it is no source.
+    fn by_stage(&self, _leaf: &dyn ExecutionPlan) -> Option<Arc<dyn ExecutionPlan>> {
+        None
+    }
 }
 
 /// Attached to the files of a scan ([`datafusion::datasource::listing::PartitionedFile::extensions`]), it names the source for certain

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use chrono::Utc;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use sparklet_core::{AdaptiveMode, AdaptiveSettings};
 
@@ -16,7 +16,7 @@ use crate::error::{AtPath, Failure, Result};
 use crate::home::{Home, View, Workload};
 use crate::report::Report;
 use crate::runs::{self, Plan, Track};
-use crate::{memory, peer, plot, prior, queries, skew, text};
+use crate::{drift, joins, memory, peer, plot, prior, queries, skew, text, unseen};
 
 /// Measures sparklet on workloads that come again day after day, beside plain DataFusion of the same version.
 #[derive(Debug, Parser)]
@@ -149,6 +149,33 @@ enum Command {
         /// Pools in MiB, separated by commas.
         #[arg(long, value_delimiter = ',', default_values_t = [1024, 256])]
         pools: Vec<u64>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Predict the time of each query from a past of all others, and run it.
+    Unseen {
+        #[command(flatten)]
+        what: What,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Count joins of some relations of each query that none of its plans ran, beside what is expected of them.
+    Joins {
+        #[command(flatten)]
+        what: What,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Change TPC-H under a pipeline that has learned: three runs before, four after, each beside plain DataFusion.
+    Drift {
+        /// What changes, separated by commas; each in turn if left out. `volume` needs the data of three times the scale too.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        changes: Vec<drift::Change>,
+        /// Measured runs of each query and engine; the first is remembered.
+        #[arg(long, default_value_t = 3)]
+        pairs: u32,
+        #[command(flatten)]
+        what: What,
         #[command(flatten)]
         output: Output,
     },
@@ -352,13 +379,40 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<bool> {
                 plain.register(&tables).await?;
                 memory::measure(&invocation, &pools, &plan.queries, &plain, out).await
             })?;
-            let json = output.out.unwrap_or_else(|| {
-                let time = Utc::now().format("%Y%m%d-%H%M%S");
-                home.results().join(format!("memory-{}-sf{}-{time}.json", what.workload.name(), what.scale))
-            });
             let fine = memory::summarise(&measured, &pools, out)?;
-            write_json(&measured, &json)?;
-            writeln!(out, "written: {}", json.display())?;
+            write_found(&home, &what, "memory", &measured, output, out)?;
+            Ok(fine)
+        }
+        Command::Unseen { what, output } => {
+            let work = Work::new(&home)?;
+            let plan = what.plan(&home, &work, Track::Frozen, 1, 1)?;
+            let tables = all_tables(&home, &what, &work)?;
+            let measured = runtime(plan.settings.slots)?.block_on(unseen::measure(&plan, &tables, work.path(), out))?;
+            let fine = unseen::summarise(&measured, out)?;
+            write_found(&home, &what, "unseen", &measured, output, out)?;
+            Ok(fine)
+        }
+        Command::Joins { what, output } => {
+            let work = Work::new(&home)?;
+            let plan = what.plan(&home, &work, Track::Frozen, 1, 1)?;
+            let tables = all_tables(&home, &what, &work)?;
+            let counted = runtime(plan.settings.slots)?.block_on(joins::measure(&plan, &tables, work.path(), out))?;
+            let fine = joins::summarise(&counted, out)?;
+            write_found(&home, &what, "joins", &counted, output, out)?;
+            Ok(fine)
+        }
+        Command::Drift { changes, pairs, what, output } => {
+            if what.workload != drift::WORKLOAD {
+                return Err(Failure::new(format!("{} is not what changes", what.workload.name()))
+                    .with_hint(format!("use `--workload {}`", drift::WORKLOAD.name())));
+            }
+            let changes = if changes.is_empty() { drift::Change::value_variants().to_vec() } else { changes };
+            let work = Work::new(&home)?;
+            let plan = what.plan(&home, &work, Track::Frozen, 1, pairs)?;
+            let measuring = drift::measure(&home, &plan, &changes, work.path(), out);
+            let measured = runtime(plan.settings.slots)?.block_on(measuring)?;
+            let fine = drift::summarise(&measured, out)?;
+            write_found(&home, &what, "drift", &measured, output, out)?;
             Ok(fine)
         }
         Command::Once { what, engine, rows } => {
@@ -470,6 +524,24 @@ fn publish(home: &Home, report: &Report, output: &Output, out: &mut dyn Write) -
     let svg = json.with_extension("svg");
     plot::draw(report, &svg)?;
     writeln!(out, "written: {} and {}", json.display(), svg.display())?;
+    Ok(())
+}
+
+/// Writes what a command called `kind` found.
+fn write_found(
+    home: &Home,
+    what: &What,
+    kind: &str,
+    found: &impl Serialize,
+    output: Output,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let json = output.out.unwrap_or_else(|| {
+        let time = Utc::now().format("%Y%m%d-%H%M%S");
+        home.results().join(format!("{kind}-{}-sf{}-{time}.json", what.workload.name(), what.scale))
+    });
+    write_json(found, &json)?;
+    writeln!(out, "written: {}", json.display())?;
     Ok(())
 }
 

@@ -124,7 +124,7 @@ impl Plain {
 }
 
 /// Environment of the harness's runs.
-const ENVIRONMENT: &str = "default";
+pub(crate) const ENVIRONMENT: &str = "default";
 
 /// What the command line does once a run is remembered: a cost model is trained where one is due.
 pub(crate) fn learn(history: &History) -> std::result::Result<(), HistoryError> {
@@ -165,6 +165,8 @@ impl Sparklet {
     /// Registers folders of Parquet files as tables.
     pub(crate) async fn register(&mut self, tables: &[(String, PathBuf)]) -> Result<Cost> {
         let clock = Clock::start();
+        // As a pipeline's run does.
+        self.session.recall_ahead();
         for (name, folder) in tables {
             self.sources.push(self.session.register_source(name, &parquet(folder)).await?);
         }

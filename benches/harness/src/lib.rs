@@ -9,9 +9,11 @@ mod cli;
 mod compare;
 mod data;
 mod domains;
+mod drift;
 mod engine;
 mod error;
 mod home;
+mod joins;
 mod learning;
 mod literals;
 mod measure;
@@ -27,5 +29,6 @@ mod skew;
 mod skewed;
 mod stats;
 mod text;
+mod unseen;
 
 pub use cli::main;

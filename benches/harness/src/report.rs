@@ -11,7 +11,7 @@ use crate::calibrate::Calibration;
 use crate::home::Workload;
 use crate::learning::Learned;
 use crate::measure::Cost;
-use crate::runs::{Column, Measured, Plan, Sample, Track};
+use crate::runs::{Column, CountedOperator, Measured, Plan, Sample, Track};
 use crate::stats::{Estimate, geometric_mean, median, paired_ratio, quantile, total_ratio};
 
 /// Milli-seconds that a regression costs at least.
@@ -58,8 +58,10 @@ pub(crate) struct Report {
     pub(crate) remember_ms: Quantiles,
     /// Registering all tables, in milli-seconds, median over the days, by column.
     pub(crate) registration_ms: BTreeMap<String, f64>,
-    /// Estimated against actual rows, operators whose count is complete.
-    pub(crate) q_error: Quantiles,
+    /// Expected against counted rows of operators whose count is complete, by day.
+    pub(crate) q_error: BTreeMap<u32, Quantiles>,
+    /// Those with the largest errors, by day.
+    pub(crate) worst_expected: BTreeMap<u32, Vec<CountedOperator>>,
     /// Highest memory by column.
     pub(crate) memory: BTreeMap<String, Memory>,
     /// Share of the machine's CPU time that other processes used meanwhile, 0 to 1: beyond a few percent wall times say little.
@@ -129,14 +131,32 @@ pub(crate) struct Quantiles {
     pub(crate) count: usize,
     pub(crate) p50: f64,
     pub(crate) p90: f64,
+    pub(crate) p95: f64,
     pub(crate) p99: f64,
 }
 
 impl Quantiles {
     pub(crate) fn of(values: &[f64]) -> Self {
         let at = |q| if values.is_empty() { 0.0 } else { quantile(values, q) };
-        Self { count: values.len(), p50: at(0.5), p90: at(0.9), p99: at(0.99) }
+        Self { count: values.len(), p50: at(0.5), p90: at(0.9), p95: at(0.95), p99: at(0.99) }
     }
+}
+
+/// Operators that a report names.
+const WORST: usize = 60;
+
+fn worst(of: &[CountedOperator]) -> Vec<CountedOperator> {
+    let mut of = of.to_vec();
+    of.sort_by(|a, b| b.q_error.total_cmp(&a.q_error));
+    // One for each subplan: what moves rows gives as many.
+    let mut seen = std::collections::BTreeSet::new();
+    of.retain(|one| seen.insert((one.query.clone(), one.expected, one.rows)));
+    of.truncate(WORST);
+    of
+}
+
+fn by_day<T, U>(of: &BTreeMap<u32, Vec<T>>, read: impl Fn(&[T]) -> U) -> BTreeMap<u32, U> {
+    of.iter().map(|(day, all)| (*day, read(all))).collect()
 }
 
 /// Highest memory of a column, in bytes.
@@ -317,7 +337,10 @@ impl Report {
                 .into_iter()
                 .map(|c| (column_name(c).to_owned(), median(&registration(c))))
                 .collect(),
-            q_error: Quantiles::of(&measured.q_errors),
+            q_error: by_day(&measured.counted, |of| {
+                Quantiles::of(&of.iter().map(|one| one.q_error).collect::<Vec<_>>())
+            }),
+            worst_expected: by_day(&measured.counted, worst),
             memory,
             neighbours: measured.neighbours,
             results_compared: measured.compared,

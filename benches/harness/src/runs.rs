@@ -71,8 +71,8 @@ pub(crate) struct Measured {
     pub(crate) training: Vec<(u32, Cost)>,
     /// Choices of plans, of the first pair of each day.
     pub(crate) choices: Vec<Choice>,
-    /// q-errors of operators with a complete count, sparklet's first pair of each day.
-    pub(crate) q_errors: Vec<f64>,
+    /// Operators with a complete count by day, of sparklet's first pair.
+    pub(crate) counted: BTreeMap<u32, Vec<CountedOperator>>,
     /// Results compared, and those that differ.
     pub(crate) compared: u32,
     pub(crate) mismatches: Vec<String>,
@@ -87,6 +87,26 @@ pub(crate) struct Measured {
     /// Queries of the moving track without a row, of all.
     pub(crate) empty: u32,
     pub(crate) drawn: u32,
+}
+
+/// An operator whose rows were counted in full.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct CountedOperator {
+    pub(crate) query: String,
+    /// As DataFusion writes it.
+    pub(crate) operator: String,
+    pub(crate) expected: u64,
+    pub(crate) rows: u64,
+    pub(crate) q_error: f64,
+}
+
+impl CountedOperator {
+    fn of(query: &str, node: &NodeRecord) -> Option<Self> {
+        let (q_error, expected, rows) = (node.q_error()?, node.estimated_rows?, node.rows?);
+        let operator = format!("{} {}", node.operator, node.detail);
+        let whole = node.completeness == Completeness::Complete;
+        whole.then(|| Self { query: query.to_owned(), operator, expected, rows, q_error })
+    }
 }
 
 /// What to run.
@@ -336,8 +356,8 @@ impl Day {
         let observed = prepared.observe_with_texts();
         let after = clock.stop();
         if at.pair == 0 {
-            let complete = observed.plan.nodes.iter().filter(|n| n.completeness == Completeness::Complete);
-            measured.q_errors.extend(complete.filter_map(NodeRecord::q_error));
+            let counted = observed.plan.nodes.iter().filter_map(|node| CountedOperator::of(&at.query.name(), node));
+            measured.counted.entry(at.day).or_default().extend(counted);
             let adaptations = prepared.adaptations().len();
             if adaptations > 0 {
                 *measured.adaptations.entry(at.query.name()).or_default() += adaptations;

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::calibrate;
 use crate::learning::Learned;
-use crate::report::{Comparison, Report};
+use crate::report::{Comparison, Quantiles, Report};
 use crate::stats::Estimate;
 
 /// Share of the machine from which other processes disturb a measurement.
@@ -73,13 +73,19 @@ pub(crate) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             memory.process as f64 / 1048576.0
         )?;
     }
-    let (observe, remember, q) = (report.observe_ms, report.remember_ms, report.q_error);
+    let (observe, remember) = (report.observe_ms, report.remember_ms);
     writeln!(
         out,
         "after the result: observations of a query P50 {:.2} ms, P99 {:.2} ms; remembering a run of all P50 {:.2} ms, P99 {:.2} ms",
         observe.p50, observe.p99, remember.p50, remember.p99
     )?;
-    writeln!(out, "q-error of {} operators: P50 {:.2}, P90 {:.2}, P99 {:.2}", q.count, q.p50, q.p90, q.p99)?;
+    for (day, q) in &report.q_error {
+        let Quantiles { count, p50, p95, p99, .. } = q;
+        writeln!(
+            out,
+            "day {day}: rows of {count} operators, expected ÷ counted: P50 {p50:.2}, P95 {p95:.2}, P99 {p99:.2}"
+        )?;
+    }
     if report.adaptive != "off" {
         let adapted: Vec<String> = report.adaptations.iter().map(|(query, n)| format!("{query} {n} ×")).collect();
         let list = if adapted.is_empty() { "none".to_owned() } else { adapted.join(", ") };

@@ -3,13 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use datafusion::common::TableReference;
 use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_plan::metrics::{MetricValue, MetricsSet};
 use datafusion::physical_plan::statistics::StatisticsContext;
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, StatisticsArgs};
 use sparklet_history::{Completeness, Fingerprint, NodeRecord, PartitionRecord, PlanRecord, Reduction};
-use sparklet_optimizer::{PhysicalFingerprints, PossibleReduction, possible_reductions};
+use sparklet_optimizer::{
+    PhysicalFingerprints, PossibleReduction, ScannedSource, SourceId, SourceMap, SourceNames, fingerprint_physical,
+    possible_reductions,
+};
+
+use crate::exchange::ExchangeReaderExec;
 
 /// A plan's record and the canonical texts of its fingerprints.
 #[derive(Debug, Clone, Default)]
@@ -20,16 +26,37 @@ pub struct Observed {
     pub texts: BTreeMap<Fingerprint, String>,
 }
 
+/// Names of the subplans of a plan that ran: a reader of an exchange gives the rows of the stage before it.
+pub(crate) fn names(plan: &Arc<dyn ExecutionPlan>, sources: &SourceMap) -> PhysicalFingerprints {
+    struct Staged<'a>(&'a SourceMap);
+    impl SourceNames for Staged<'_> {
+        fn by_table(&self, table: &TableReference) -> Option<SourceId> {
+            self.0.by_table(table)
+        }
+
+        fn by_scan(&self, scan: &dyn ExecutionPlan) -> Option<ScannedSource> {
+            self.0.by_scan(scan)
+        }
+
+        fn by_stage(&self, leaf: &dyn ExecutionPlan) -> Option<Arc<dyn ExecutionPlan>> {
+            leaf.downcast_ref::<ExchangeReaderExec>()?.whole_stage()
+        }
+    }
+    fingerprint_physical(plan, &Staged(sources))
+}
+
 /// Longest `detail` of an operator in characters; an IN list can have thousands of values.
 const MAX_DETAIL: usize = 600;
 
-/// The record of `plan`; `ended` says that its stream gave all rows.
+/// The record of `plan`, whose nodes were `expected` to give so many rows (none: what DataFusion says); `ended` says that its stream gave all
+/// rows.
 pub(crate) fn record(
     plan: &Arc<dyn ExecutionPlan>,
     fingerprints: Option<PhysicalFingerprints>,
+    expected: Option<Vec<Option<u64>>>,
     ended: bool,
 ) -> Observed {
-    let mut walk = Walk { nodes: Vec::new(), statistics: StatisticsContext::new() };
+    let mut walk = Walk { nodes: Vec::new(), expected, statistics: StatisticsContext::new() };
     walk.visit(plan, None);
     let mut nodes = walk.nodes;
     let mut cuts: Vec<Vec<Reduction>> = Vec::new();
@@ -105,17 +132,20 @@ fn apply_empty_builds(plan: &Arc<dyn ExecutionPlan>, nodes: &mut [NodeRecord], e
 
 struct Walk {
     nodes: Vec<NodeRecord>,
+    expected: Option<Vec<Option<u64>>>,
     statistics: StatisticsContext,
 }
 
 impl Walk {
     fn visit(&mut self, plan: &Arc<dyn ExecutionPlan>, parent: Option<u32>) {
         let own = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        let estimated = self
-            .statistics
-            .compute(plan.as_ref(), &StatisticsArgs::new())
-            .ok()
-            .and_then(|s| s.num_rows.get_value().map(|rows| *rows as u64));
+        let estimated = match &self.expected {
+            Some(expected) => expected.get(self.nodes.len()).copied().flatten(),
+            None => {
+                let computed = self.statistics.compute(plan.as_ref(), &StatisticsArgs::new()).ok();
+                computed.and_then(|statistics| statistics.num_rows.get_value().map(|rows| *rows as u64))
+            }
+        };
         let mut node = NodeRecord {
             parent,
             operator: plan.name().to_owned(),

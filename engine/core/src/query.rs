@@ -1,5 +1,6 @@
 //! A query: lazy as a [`DataFrame`], then planned, then run while it is observed.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,8 @@ use datafusion::physical_plan::EmptyRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{Stream, TryStreamExt};
-use sparklet_history::{Adaptation, ChoiceRecord, Decision, FunctionRecord, KeyRecord, PlanRecord, Whole};
+use sparklet_history::{Adaptation, ChoiceRecord, Decision, Fingerprint, FunctionRecord, KeyRecord, PlanRecord, Whole};
+use sparklet_optimizer::choice::RowEstimate;
 use sparklet_optimizer::decision_of;
 use sparklet_sandbox::Scope;
 
@@ -23,6 +25,7 @@ use crate::adaptive::{self, AdaptiveMode, Driver, KnownKeys, Running, Uncut};
 use crate::error::{Error, ErrorKind, Result};
 use crate::functions;
 use crate::observe::{self, Observed};
+use crate::planning::expected::expected;
 use crate::planning::trial::{TrialStream, Verdict};
 use crate::planning::{self, Fallback, Planned};
 use crate::progress::Progress;
@@ -88,7 +91,8 @@ impl DataFrame {
     pub async fn prepare(&self) -> Result<PreparedQuery> {
         let start = Instant::now();
         let (plan, scope) = self.session.functions().enter(&self.plan)?;
-        let Planned { state, logical, physical, choice, before, fallback } = self.planned(plan, scope.as_ref()).await?;
+        let Planned { state, logical, physical, choice, before, composed, fallback } =
+            self.planned(plan, scope.as_ref()).await?;
         let running = Running::of(Arc::clone(&physical));
         let known = Arc::new(KnownKeys::of(&self.session, self.step.as_deref()));
         let driver = match self.keeps_plan {
@@ -107,6 +111,7 @@ impl DataFrame {
             decisions: vec![decision_of(&choice)],
             choice,
             before,
+            composed,
             fallback,
             verdict: Verdict::default(),
             default_waits: Arc::default(),
@@ -162,6 +167,8 @@ pub struct PreparedQuery {
     choice: ChoiceRecord,
     /// What the work of its run is compared with; none where nothing is to be told of it.
     before: Option<planning::Before>,
+    /// Rows of subplans that never ran, as they were expected.
+    composed: HashMap<Fingerprint, RowEstimate>,
     /// What takes over if its plan, which is on trial, turns out badly.
     fallback: Option<Fallback>,
     verdict: Verdict,
@@ -363,11 +370,9 @@ impl PreparedQuery {
     /// As [`Self::observe`], with the canonical texts of the fingerprints in it.
     pub fn observe_with_texts(&self) -> Observed {
         let plan = self.running.last().unwrap_or_else(|| self.physical_plan());
-        let fingerprints = self
-            .session
-            .observes()
-            .then(|| sparklet_optimizer::fingerprint_physical(&plan, self.session.sources().as_ref()));
-        observe::record(&plan, fingerprints, self.ended.load(Relaxed))
+        let fingerprints = self.session.observes().then(|| observe::names(&plan, self.session.sources().as_ref()));
+        let expected = fingerprints.as_ref().and_then(|named| expected(&self.session, &plan, named, &self.composed));
+        observe::record(&plan, fingerprints, expected, self.ended.load(Relaxed))
     }
 
     /// The error that a user should see for one that came while running: names the file and line of bad data where they can be

@@ -403,7 +403,7 @@ impl Session {
     }
 
     /// Names under which sources are known to the history.
-    pub(crate) fn sources(&self) -> Arc<SourceMap> {
+    pub fn sources(&self) -> Arc<SourceMap> {
         Arc::clone(&self.inner.sources.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

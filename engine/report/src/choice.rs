@@ -95,10 +95,14 @@ pub fn details(choice: &ChoiceRecord) -> Vec<String> {
             plural(u64::from(runs), "run", "runs")
         )),
         GuardPhase::RolledBack { plan, took_us, reference_us } => Some(format!(
-            "plan {} is rolled back: it took {}, the default {}",
+            "plan {} is rolled back: it took {}, the default {}{}",
             short(&plan.to_string()),
             duration(took_us, true),
-            duration(reference_us, true)
+            duration(reference_us, true),
+            match guard.rests {
+                0 => String::new(),
+                runs => format!("; for {} nothing else is tried", plural(u64::from(runs), "more run", "more runs")),
+            }
         )),
     };
     lines.extend(stands.map(|stands| format!("after this run: {stands}")));

@@ -6,7 +6,7 @@ mod folding;
 mod model;
 mod processes;
 mod pruning;
-mod sample;
+pub(crate) mod sample;
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use datafusion::logical_expr::{
 };
 
 use super::estimate::{Estimate, EstimateSource, OF_JOIN, combined};
-use super::join::{KeySide, divisor, matching_share};
+use super::join::{KeySide, asked_for, divisor, matching_share};
 use super::profile::{ColumnProfile, Profile, UNKNOWN_ROWS, width_of};
 use super::selectivity::{column_of, filtered};
 
@@ -197,7 +197,10 @@ impl Profiles {
         let (left, right) = (self.of(&join.left), self.of(&join.right));
         let left_keys: Vec<_> = join.on.iter().map(|(l, _)| column(l, join.left.schema(), &left)).collect();
         let right_keys: Vec<_> = join.on.iter().map(|(_, r)| column(r, join.right.schema(), &right)).collect();
-        let (left_side, right_side) = (KeySide::of(&left_keys), KeySide::of(&right_keys));
+        let (mut left_side, mut right_side) = (KeySide::of(&left_keys), KeySide::of(&right_keys));
+        if let ([l], [r]) = (left_side.distinct.as_mut_slice(), right_side.distinct.as_mut_slice()) {
+            (*l, *r) = (asked_for(*l, left.rows, *r), asked_for(*r, right.rows, *l));
+        }
         let nulls = |keys: &[ColumnProfile]| keys.iter().map(|c| 1.0 - c.nulls).product::<f64>();
         let mut inner = left.rows * right.rows * nulls(&left_keys) * nulls(&right_keys);
         if !join.on.is_empty() {

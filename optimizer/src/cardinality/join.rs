@@ -49,6 +49,12 @@ pub(crate) fn divisor(left: &KeySide, right: &KeySide) -> f64 {
     divisor.max(1.0)
 }
 
+/// Values that those of the other side are looked for among, where a key has more (`distinct`) than the other side (`others`): those that are left in
+/// its `rows`, but no fewer than the other side has. Who asks for a month of a calendar of two hundred years asks for one in which something was sold.
+pub(crate) fn asked_for(distinct: f64, rows: f64, others: f64) -> f64 {
+    if distinct > others { rows.clamp(others, distinct) } else { distinct }
+}
+
 /// Share of the rows of `outer` that have a partner among `inner_rows` rows.
 pub(crate) fn matching_share(outer: &KeySide, inner: &KeySide, inner_rows: f64) -> f64 {
     let (domain, _) = outer.together();

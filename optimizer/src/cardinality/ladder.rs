@@ -1,23 +1,84 @@
 //! From what past runs observed of a subplan to its rows now: the same data, other data, other literals.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
-use sparklet_history::{Completeness, Evidence, Fingerprint, Observation, RunId, Scope, Subplan};
+use sparklet_history::{
+    Completeness, Evidence, Fingerprint, Observation, RunId, RunRecord, Scope, SourceRecord, Subplan, data_version,
+};
 
 use super::estimate::{Estimate, EstimateSource};
-use crate::fingerprint::Identity;
+use crate::fingerprint::{Identity, Reads, SourceId};
 
 /// Observations of a subplan, and of a template, that are looked at.
 const OF_SUBPLAN: usize = 8;
 const OF_TEMPLATE: usize = 24;
 
-/// Runs whose volume is known, beside the volume of now.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Volumes {
-    /// Hash over the versions of all sources of now.
-    pub(crate) data_version: Option<Fingerprint>,
-    /// Rows of the sources now ÷ rows that the run read.
-    pub(crate) growth: BTreeMap<RunId, f64>,
+/// The data of now beside those that past runs read.
+#[derive(Debug, Clone)]
+pub struct Volumes {
+    /// Over all sources of now.
+    data_version: Fingerprint,
+    /// Positions of the sources of now, by name.
+    places: HashMap<String, usize>,
+    /// By run and source of now.
+    runs: HashMap<RunId, Vec<Volume>>,
+}
+
+/// Rows of a source in two runs.
+#[derive(Debug, Clone, Copy, Default)]
+struct Volume {
+    then: f64,
+    now: f64,
+    same: bool,
+}
+
+impl Volumes {
+    /// What `runs` read beside the sources of `now`.
+    pub fn new<'a>(now: &[SourceRecord], runs: impl IntoIterator<Item = &'a RunRecord>) -> Self {
+        let places: HashMap<String, usize> =
+            now.iter().enumerate().map(|(at, source)| (source.name.clone(), at)).collect();
+        let of_run = |run: &RunRecord| {
+            let mut volumes = vec![Volume::default(); now.len()];
+            for then in &run.sources {
+                let Some(&at) = places.get(&then.name) else { continue };
+                let (Some(volume), Some(now)) = (volumes.get_mut(at), now.get(at)) else { continue };
+                let [then_rows, now_rows] = then.rows_beside(now);
+                *volume = Volume { then: then_rows, now: now_rows, same: then.data_version == now.data_version };
+            }
+            (run.id.clone(), volumes)
+        };
+        let runs = runs.into_iter().map(of_run).collect();
+        Self { data_version: data_version(now), places, runs }
+    }
+
+    /// `reads`, sources of a list, as sources of now; any where one of them is not a source of the session.
+    pub(crate) fn reads(&self, reads: Reads, of: &[SourceId]) -> Reads {
+        let Some(positions) = reads.positions() else { return Reads::ANY };
+        let place = |at: usize| match of.get(at) {
+            Some(SourceId::Table { name, .. }) => self.places.get(name).copied(),
+            _ => None,
+        };
+        positions.fold(Reads::default(), |all, at| all.and(place(at).map_or(Reads::ANY, Reads::one)))
+    }
+
+    /// Whether what `seen` was counted in had the rows that are to be read now.
+    fn same(&self, seen: &Observation, reads: Reads) -> bool {
+        seen.data_version == self.data_version
+            || reads.positions().zip(self.runs.get(&seen.run)).is_some_and(|(mut positions, volumes)| {
+                positions.all(|at| volumes.get(at).is_some_and(|volume| volume.same))
+            })
+    }
+
+    /// Rows of the sources that are read now ÷ rows that `run` read of them; none where that is not known of the run.
+    fn growth(&self, run: &RunId, reads: Reads) -> Option<f64> {
+        let volumes = self.runs.get(run)?;
+        let sum = |sum: (f64, f64), of: &Volume| (sum.0 + of.then, sum.1 + of.now);
+        let (then, now) = match reads.positions() {
+            Some(positions) => positions.filter_map(|at| volumes.get(at)).fold((0.0, 0.0), sum),
+            None => volumes.iter().fold((0.0, 0.0), sum),
+        };
+        Some(if then > 0.0 && now > 0.0 { now / then } else { 1.0 })
+    }
 }
 
 /// What is known of a subplan, and the runs that it was learned from.
@@ -32,17 +93,18 @@ pub(crate) fn look_up(
     scope: Scope<'_>,
     volumes: &Volumes,
     identity: &Identity,
+    reads: Reads,
 ) -> Option<Found> {
     let subplan = Subplan { fingerprint: identity.fingerprint, template: Some(identity.template) };
     let seen = evidence.by_fingerprint(scope, &subplan, OF_SUBPLAN);
     let complete: Vec<&Observation> = seen.iter().filter(|o| o.completeness == Completeness::Complete).collect();
-    if let Some(same) = complete.iter().find(|o| Some(o.data_version) == volumes.data_version) {
+    if let Some(same) = complete.iter().find(|o| volumes.same(o, reads)) {
         let estimate = Estimate::exact(same.rows as f64, EstimateSource::Observed { runs: 1 });
         return Some(Found { estimate, runs: vec![same.run.clone()] });
     }
     let mut points: Vec<(f64, f64, RunId)> = Vec::new();
     for seen in complete {
-        let Some(&growth) = volumes.growth.get(&seen.run) else { continue };
+        let Some(growth) = volumes.growth(&seen.run, reads) else { continue };
         if !points.iter().any(|(g, r, _)| (*g, *r) == (growth, seen.rows as f64)) {
             points.push((growth, seen.rows as f64, seen.run.clone()));
         }
@@ -53,7 +115,7 @@ pub(crate) fn look_up(
     let alike = evidence.by_template(scope, &identity.template, OF_TEMPLATE);
     let alike = alike.into_iter().map(|(_, o)| o).filter(|o| o.completeness == Completeness::Complete);
     let mut rows: Vec<(f64, RunId)> =
-        alike.map(|o| (o.rows as f64 * volumes.growth.get(&o.run).copied().unwrap_or(1.0), o.run)).collect();
+        alike.map(|o| (o.rows as f64 * volumes.growth(&o.run, reads).unwrap_or(1.0), o.run)).collect();
     let estimate = quantiles(&mut rows)?;
     Some(Found { estimate, runs: rows.into_iter().map(|(_, run)| run).take(OF_SUBPLAN).collect() })
 }

@@ -13,18 +13,17 @@ pub(crate) use derive::{Profiles, address, column};
 pub use estimate::{Estimate, EstimateSource};
 pub(crate) use estimate::{OF_JOIN, combined};
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::common::HashMap;
 use datafusion::logical_expr::LogicalPlan;
-use sparklet_history::{Evidence, Fingerprint, RunId, Scope};
+use sparklet_history::{Evidence, RunId, Scope};
 
-use crate::fingerprint::{Identity, LogicalFingerprints, fingerprint_logical};
+use crate::fingerprint::{Identity, LogicalFingerprints, PhysicalFingerprints, Reads, SourceId, fingerprint_logical};
 use crate::source::SourceNames;
-use ladder::Volumes;
+pub use ladder::Volumes;
 
 /// What the optimizer may know of rows before it plans: the past, and the metadata of the sources of now, which it finds at the tables of
 /// the plan ([`datafusion::catalog::TableProvider::statistics`]).
@@ -34,11 +33,28 @@ pub struct Cardinalities<'a> {
     sources: &'a dyn SourceNames,
     /// None: there is no past to ask.
     volumes: Option<Volumes>,
-    asked: RefCell<HashMap<Identity, Option<Estimate>>>,
-    composed: RefCell<HashMap<Identity, Estimate>>,
-    runs: RefCell<BTreeSet<RunId>>,
+    found: Mutex<Answers>,
+}
+
+/// What was asked for and put together.
+#[derive(Default)]
+struct Answers {
+    /// What subplans read, of the sources of now.
+    reads: HashMap<Identity, Reads>,
+    asked: HashMap<Identity, Option<Estimate>>,
+    composed: HashMap<Identity, Estimate>,
+    runs: BTreeSet<RunId>,
     /// Plans that were named: one plan is asked about by several parts of the search.
-    named: RefCell<Vec<(LogicalPlan, Arc<LogicalFingerprints>)>>,
+    named: Vec<(LogicalPlan, Arc<LogicalFingerprints>)>,
+}
+
+impl Answers {
+    fn reading(&mut self, volumes: &Volumes, nodes: &[Option<Identity>], reads: &[Reads], of: &[SourceId]) {
+        for (identity, reads) in nodes.iter().zip(reads) {
+            let Some(identity) = identity else { continue };
+            self.reads.entry(*identity).or_insert_with(|| volumes.reads(*reads, of));
+        }
+    }
 }
 
 impl fmt::Debug for Cardinalities<'_> {
@@ -50,38 +66,47 @@ impl fmt::Debug for Cardinalities<'_> {
 impl<'a> Cardinalities<'a> {
     /// From the past of `scope`, for plans over `sources`. The past is asked only after [`Self::at`].
     pub fn new(evidence: &'a dyn Evidence, scope: Scope<'a>, sources: &'a dyn SourceNames) -> Self {
-        Self {
-            evidence,
-            scope,
-            sources,
-            volumes: None,
-            asked: RefCell::default(),
-            composed: RefCell::default(),
-            runs: RefCell::default(),
-            named: RefCell::default(),
-        }
+        Self { evidence, scope, sources, volumes: None, found: Mutex::default() }
     }
 
-    /// With what tells the data of now from those of past runs: the hash over the versions of all sources, and by run the rows of the sources
-    /// now ÷ those that it read.
-    pub fn at(self, data_version: Fingerprint, growth: BTreeMap<RunId, f64>) -> Self {
-        Self { volumes: Some(Volumes { data_version: Some(data_version), growth }), ..self }
+    /// With what tells the data of now from those of past runs.
+    pub fn at(self, volumes: Volumes) -> Self {
+        Self { volumes: Some(volumes), ..self }
     }
 
     /// With the names of the subplans of `plan`, where they are known already.
     pub fn naming(self, plan: &LogicalPlan, fingerprints: Arc<LogicalFingerprints>) -> Self {
-        self.named.borrow_mut().push((plan.clone(), fingerprints));
+        self.keep_named(plan, fingerprints);
         self
+    }
+
+    fn found(&self) -> MutexGuard<'_, Answers> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep_named(&self, plan: &LogicalPlan, fingerprints: Arc<LogicalFingerprints>) {
+        let mut found = self.found();
+        if let Some(volumes) = &self.volumes {
+            found.reading(volumes, &fingerprints.nodes, &fingerprints.reads, &fingerprints.sources);
+        }
+        found.named.push((plan.clone(), fingerprints));
+    }
+
+    /// Takes in what the subplans of a physical plan read, which are asked about next.
+    pub(crate) fn reading(&self, fingerprints: &PhysicalFingerprints) {
+        if let Some(volumes) = &self.volumes {
+            self.found().reading(volumes, &fingerprints.nodes, &fingerprints.reads, &fingerprints.sources);
+        }
     }
 
     /// Names of the subplans of `plan`, worked out once.
     pub fn named(&self, plan: &LogicalPlan) -> Arc<LogicalFingerprints> {
         // Equal inputs are mostly the same ones: comparing them ends at their addresses.
-        if let Some((_, known)) = self.named.borrow().iter().find(|(known, _)| known == plan) {
+        if let Some((_, known)) = self.found().named.iter().find(|(known, _)| known == plan) {
             return Arc::clone(known);
         }
         let fingerprints = Arc::new(fingerprint_logical(plan, self.sources));
-        self.named.borrow_mut().push((plan.clone(), Arc::clone(&fingerprints)));
+        self.keep_named(plan, Arc::clone(&fingerprints));
         fingerprints
     }
 
@@ -90,12 +115,13 @@ impl<'a> Cardinalities<'a> {
     pub fn of_plan(&self, plan: &LogicalPlan) -> Vec<Estimate> {
         let identities = self.identities(plan);
         let mut known = self.observed(&identities);
-        let composed = self.composed.borrow();
+        let found = self.found();
         for (node, identity) in &identities {
-            if let Some(estimate) = composed.get(identity) {
+            if let Some(estimate) = found.composed.get(identity) {
                 known.entry(*node).or_insert(*estimate);
             }
         }
+        drop(found);
         let profiles = Profiles::new(known);
         let mut estimates = Vec::new();
         crate::for_each_logical_node(plan, &mut |node| estimates.push(profiles.estimate(node)));
@@ -105,13 +131,15 @@ impl<'a> Cardinalities<'a> {
     /// Rows of a subplan as past runs observed it, or what is alike; none where they did not.
     pub fn of_subplan(&self, identity: &Identity) -> Option<Estimate> {
         let volumes = self.volumes.as_ref()?;
-        if let Some(known) = self.asked.borrow().get(identity) {
+        let mut found = self.found();
+        if let Some(known) = found.asked.get(identity) {
             return *known;
         }
-        let found = ladder::look_up(self.evidence, self.scope, volumes, identity);
-        let estimate = found.as_ref().map(|found| found.estimate);
-        self.asked.borrow_mut().insert(*identity, estimate);
-        self.runs.borrow_mut().extend(found.into_iter().flat_map(|found| found.runs));
+        let reads = found.reads.get(identity).copied().unwrap_or(Reads::ANY);
+        let told = ladder::look_up(self.evidence, self.scope, volumes, identity, reads);
+        let estimate = told.as_ref().map(|told| told.estimate);
+        found.asked.insert(*identity, estimate);
+        found.runs.extend(told.into_iter().flat_map(|told| told.runs));
         estimate
     }
 
@@ -122,7 +150,7 @@ impl<'a> Cardinalities<'a> {
 
     /// Runs that answers rested on so far.
     pub fn evidence(&self) -> Vec<RunId> {
-        self.runs.borrow().iter().cloned().collect()
+        self.found().runs.iter().cloned().collect()
     }
 
     /// Profiles of the subplans of `plan`.
@@ -156,6 +184,6 @@ impl<'a> Cardinalities<'a> {
 
     /// Remembers what was put together for a subplan.
     pub(crate) fn compose(&self, identity: Identity, estimate: Estimate) {
-        self.composed.borrow_mut().insert(identity, estimate);
+        self.found().composed.insert(identity, estimate);
     }
 }

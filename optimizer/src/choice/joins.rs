@@ -2,7 +2,7 @@
 //!
 //! The rule gives exactly DataFusion's result for all joins that it has no choice for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
@@ -12,11 +12,11 @@ use datafusion::physical_optimizer::{PhysicalOptimizerContext, PhysicalOptimizer
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
-use sparklet_history::{Fingerprint, JoinChoice};
+use sparklet_history::{Fingerprint, JoinChoice, JoinSides};
 
 use super::cost::{HASH_BYTES, row_bytes};
-use super::rows::RowEstimate;
-use crate::fingerprint::{PhysicalFingerprints, fingerprint_physical};
+use super::rows::{RowEstimate, for_each_node};
+use crate::fingerprint::{Identity, PhysicalFingerprints, fingerprint_physical};
 use crate::source::SourceNames;
 
 /// Most rows of a hash table that all partitions share: it is built by one task alone, and a table of 15 M rows made a join four times
@@ -100,6 +100,64 @@ fn visit(
             probe_rows: probe.rows as u64,
         });
     }
+}
+
+/// The sides of all joins of `plan`, in pre-order.
+pub fn join_sides(plan: &Arc<dyn ExecutionPlan>, fingerprints: &PhysicalFingerprints) -> Vec<JoinSides> {
+    let mut sides = Vec::new();
+    for_each_join(plan, fingerprints, &mut |join, whole, [build, _]| {
+        let collect = *join.partition_mode() == PartitionMode::CollectLeft;
+        sides.push(JoinSides { join: whole.template, build: build.template, collect });
+    });
+    sides
+}
+
+/// The choices by which the joins of `plan` have the `sides` of another plan that differs in literals. Where several joins differ in nothing
+/// else, they are told apart by their order.
+pub fn with_sides(
+    plan: &Arc<dyn ExecutionPlan>,
+    fingerprints: &PhysicalFingerprints,
+    sides: &[JoinSides],
+) -> Vec<JoinChoice> {
+    let mut left: HashMap<Fingerprint, VecDeque<&JoinSides>> = HashMap::new();
+    for of_join in sides {
+        left.entry(of_join.join).or_default().push_back(of_join);
+    }
+    let mut choices = Vec::new();
+    for_each_join(plan, fingerprints, &mut |join, whole, [build, probe]| {
+        let Some(wanted) = left.get_mut(&whole.template).and_then(VecDeque::pop_front) else { return };
+        let swap = build.template != wanted.build && probe.template == wanted.build;
+        let build = if swap { probe } else { build };
+        let (join_name, build_name) = (whole.fingerprint, build.fingerprint);
+        choices.push(JoinChoice {
+            join: join_name,
+            build: build_name,
+            collect: wanted.collect,
+            on: on_text(join),
+            build_rows: 0,
+            probe_rows: 0,
+        });
+    });
+    choices
+}
+
+/// Calls `visit` for each hash join whose subplan and inputs have names, with these: the input that is built, and the other one.
+fn for_each_join(
+    plan: &Arc<dyn ExecutionPlan>,
+    fingerprints: &PhysicalFingerprints,
+    visit: &mut dyn FnMut(&HashJoinExec, Identity, [Identity; 2]),
+) {
+    let identity = |at: usize| fingerprints.nodes.get(at).copied().flatten();
+    for_each_node(plan, &mut 0, &mut |node, own| {
+        let Some(join) = node.downcast_ref::<HashJoinExec>() else { return };
+        let mut build_nodes = 0;
+        for_each_node(join.left(), &mut build_nodes, &mut |_, _| {});
+        if let (Some(whole), Some(build), Some(probe)) =
+            (identity(own), identity(own + 1), identity(own + 1 + build_nodes))
+        {
+            visit(join, whole, [build, probe]);
+        }
+    });
 }
 
 fn on_text(join: &HashJoinExec) -> String {
@@ -210,5 +268,66 @@ impl PhysicalOptimizerRule for LearnedJoins {
 
     fn schema_check(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{Int64Array, RecordBatch};
+    use datafusion::arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::prelude::SessionConfig;
+
+    use super::*;
+    use crate::fingerprint::tests::{Tables, runtime};
+
+    /// Joins that differ in nothing but a literal, and one beside them.
+    fn sql([a, b, c]: [i64; 3]) -> String {
+        format!(
+            "SELECT count(*) FROM big x JOIN (SELECT k FROM small WHERE v > {a}) s ON x.k = s.k \
+             JOIN (SELECT k FROM small WHERE v > {b}) t ON x.v = t.k JOIN (SELECT k, max(v) AS m FROM big WHERE v < {c} GROUP BY k) u ON x.k = u.m"
+        )
+    }
+
+    #[test]
+    fn joins_have_the_sides_they_had_with_other_literals() {
+        let mut tables = Tables::new();
+        let schema = Arc::new(Schema::new(["k", "v"].map(|name| Field::new(name, DataType::Int64, true)).to_vec()));
+        for (name, rows) in [("big", 5_000), ("small", 700)] {
+            let column = |by: i64| Arc::new((0..rows).map(|i| i % by).collect::<Int64Array>()) as _;
+            let batch = RecordBatch::try_new(Arc::clone(&schema), vec![column(97), column(rows)]).unwrap();
+            tables.add(name, Arc::clone(&schema), [batch].into_iter());
+        }
+        runtime().block_on(async {
+            let mut config = SessionConfig::new().with_target_partitions(3);
+            // Inputs of finished plans cannot change places with it.
+            config.options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
+            let session = tables.session(config).await;
+            let sources: Arc<dyn SourceNames> = Arc::new(session.sources.clone());
+            let named = |plan: &Arc<dyn ExecutionPlan>| fingerprint_physical(plan, sources.as_ref());
+            let (_, plan) = session.plans(&sql([1, 2, 3])).await;
+            let joins = join_sides(&plan, &named(&plan)).len();
+            assert_eq!(joins, 3);
+            // All ways in which the joins of the first may run.
+            for ways in 0..4_usize.pow(joins as u32) {
+                let mut wanted = join_sides(&plan, &named(&plan));
+                let mut inputs = Vec::new();
+                for_each_join(&plan, &named(&plan), &mut |_, _, sides| inputs.push(sides));
+                for (at, (of_join, sides)) in wanted.iter_mut().zip(inputs).enumerate() {
+                    let way = ways >> (2 * at) & 3;
+                    of_join.build = sides[way & 1].template;
+                    of_join.collect = way & 2 != 0;
+                }
+                let (_, other) = session.plans(&sql([11, 12, 4_000])).await;
+                let names = named(&other);
+                let rule = LearnedJoins::new(with_sides(&other, &names, &wanted), Arc::clone(&sources));
+                let made = rule.applied(other, &names).unwrap();
+                let mut sides = join_sides(&made, &named(&made));
+                // Swapped inputs stand in another order.
+                let key = |of: &JoinSides| (of.join, of.build, of.collect);
+                sides.sort_by_key(key);
+                wanted.sort_by_key(key);
+                assert_eq!(sides, wanted);
+            }
+        });
     }
 }

@@ -14,6 +14,6 @@ pub mod rows;
 pub use cost::{Gain, PlanCost, Runs, gain};
 pub use decide::{Asked, Candidate, Chosen, choose, in_force, threshold_us};
 pub use guard::{Ended, Ran, advance};
-pub use joins::{LearnedJoins, join_choices};
+pub use joins::{LearnedJoins, join_choices, join_sides, with_sides};
 pub use outline::{plan_key, rewrite_change, rewriting};
 pub use rows::{Known, RowEstimate, Then};

@@ -1,16 +1,16 @@
 //! Rows of the operators of a physical plan, from what was observed.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::statistics::StatisticsContext;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, StatisticsArgs};
-use sparklet_history::{Completeness, Evidence, Fingerprint, Observation, RunId, Scope, Subplan};
+use sparklet_history::{Evidence, Fingerprint, Observation, RunId, Scope, Subplan};
 
-use crate::cardinality::{Cardinalities, EstimateSource};
-use crate::fingerprint::{Identity, PhysicalFingerprints};
+use crate::cardinality::{Cardinalities, Estimate, EstimateSource};
+use crate::fingerprint::PhysicalFingerprints;
 
 /// Observations of a subplan that are looked at.
 const LOOKED_AT: usize = 8;
@@ -28,6 +28,12 @@ pub struct RowEstimate {
     pub observed: bool,
 }
 
+impl From<Estimate> for RowEstimate {
+    fn from(of: Estimate) -> Self {
+        Self { rows: of.rows, low: of.low, high: of.high, observed: of.source != EstimateSource::Fallback }
+    }
+}
+
 impl RowEstimate {
     fn within(rows: f64, factor: f64, observed: bool) -> Self {
         Self { rows, low: rows / factor, high: rows * factor, observed }
@@ -36,12 +42,7 @@ impl RowEstimate {
 
 /// What is known of the rows of subplans.
 pub struct Known<'a> {
-    evidence: &'a dyn Evidence,
-    scope: Scope<'a>,
-    /// Hash over the versions of all sources of now.
-    data_version: Fingerprint,
-    /// Rows of the sources now ÷ rows that a run read.
-    growth: BTreeMap<RunId, f64>,
+    cardinalities: Cardinalities<'a>,
     /// What was put together for subplans that were not observed themselves.
     composed: HashMap<Fingerprint, RowEstimate>,
 }
@@ -71,61 +72,34 @@ impl Evidence for Then<'_> {
 }
 
 impl<'a> Known<'a> {
-    /// What `evidence` tells of `scope`. `growth` is by run the rows of the sources now ÷ those that it read.
-    pub fn new(
-        evidence: &'a dyn Evidence,
-        scope: Scope<'a>,
-        data_version: Fingerprint,
-        growth: BTreeMap<RunId, f64>,
-    ) -> Self {
-        Self { evidence, scope, data_version, growth, composed: HashMap::new() }
+    /// What `cardinalities` tell.
+    pub fn new(cardinalities: Cardinalities<'a>) -> Self {
+        Self { cardinalities, composed: HashMap::new() }
     }
 
-    /// Adds what `cardinalities` say of the subplans of `logical`, which should be optimised.
-    pub fn compose(&mut self, logical: &LogicalPlan, cardinalities: &Cardinalities<'_>) {
-        let fingerprints = cardinalities.named(logical);
-        for (identity, estimate) in fingerprints.nodes.iter().zip(cardinalities.of_plan(logical)) {
+    /// What it goes by.
+    pub fn cardinalities(&self) -> &Cardinalities<'a> {
+        &self.cardinalities
+    }
+
+    /// Adds what is put together for the subplans of `logical`, which should be optimised.
+    pub fn compose(&mut self, logical: &LogicalPlan) {
+        let fingerprints = self.cardinalities.named(logical);
+        for (identity, estimate) in fingerprints.nodes.iter().zip(self.cardinalities.of_plan(logical)) {
             let Some(identity) = identity else { continue };
-            let observed = estimate.source != EstimateSource::Fallback;
-            let estimate = RowEstimate { rows: estimate.rows, low: estimate.low, high: estimate.high, observed };
-            self.composed.entry(identity.fingerprint).or_insert(estimate);
+            self.composed.entry(identity.fingerprint).or_insert_with(|| RowEstimate::from(estimate));
         }
     }
 
-    /// Rows of the subplan with `identity`, if anything near it was observed; adds the runs that told to `runs`.
-    pub fn rows(&self, identity: &Identity, runs: &mut Vec<RunId>) -> Option<RowEstimate> {
-        let subplan = Subplan { fingerprint: identity.fingerprint, template: Some(identity.template) };
-        let complete = |o: &&Observation| o.completeness == Completeness::Complete;
-        let seen = self.evidence.by_fingerprint(self.scope, &subplan, LOOKED_AT);
-        if let Some(same) = seen.iter().filter(complete).find(|o| o.data_version == self.data_version) {
-            add(runs, &same.run);
-            return Some(RowEstimate::within(same.rows as f64, 1.0, true));
-        }
-        if let Some(last) = seen.iter().find(complete) {
-            add(runs, &last.run);
-            // Dimensions stay as they are while facts grow: between the two lies the truth.
-            let growth = self.growth.get(&last.run).copied().unwrap_or(1.0);
-            let (rows, grown) = (last.rows as f64, last.rows as f64 * growth);
-            return Some(RowEstimate {
-                rows: (rows * grown).sqrt(),
-                low: rows.min(grown) / 1.2,
-                high: rows.max(grown) * 1.2,
-                observed: true,
-            });
-        }
-        let near = self.evidence.by_template(self.scope, &identity.template, LOOKED_AT);
-        let mut counts: Vec<f64> = near
-            .iter()
-            .filter(|(_, o)| o.completeness == Completeness::Complete)
-            .map(|(_, o)| {
-                add(runs, &o.run);
-                o.rows as f64 * self.growth.get(&o.run).copied().unwrap_or(1.0)
-            })
-            .collect();
-        counts.sort_by(f64::total_cmp);
-        let (least, most) = (counts.first().copied()?, counts.last().copied()?);
-        let median = counts.get(counts.len() / 2).copied()?;
-        Some(RowEstimate { rows: median, low: least / 3.0, high: most * 3.0, observed: true })
+    /// What was put together, for later: by subplan.
+    pub fn into_composed(self) -> HashMap<Fingerprint, RowEstimate> {
+        self.composed
+    }
+
+    /// With what was put together before.
+    #[must_use]
+    pub fn with(self, composed: HashMap<Fingerprint, RowEstimate>) -> Self {
+        Self { composed, ..self }
     }
 
     /// For each node of `plan` in pre-order; where nothing was observed, DataFusion's own estimate with a wide interval, or none.
@@ -133,15 +107,15 @@ impl<'a> Known<'a> {
         &self,
         plan: &Arc<dyn ExecutionPlan>,
         fingerprints: &PhysicalFingerprints,
-        runs: &mut Vec<RunId>,
     ) -> Vec<Option<RowEstimate>> {
+        self.cardinalities.reading(fingerprints);
         let mut estimates = Vec::new();
         let statistics = StatisticsContext::new();
         let mut visit = |node: &Arc<dyn ExecutionPlan>, at: usize| {
             let identity = fingerprints.nodes.get(at).copied().flatten();
             let known = identity.and_then(|identity| {
-                let composed = || self.composed.get(&identity.fingerprint).cloned();
-                self.rows(&identity, runs).or_else(composed)
+                let observed = self.cardinalities.of_subplan(&identity).map(RowEstimate::from);
+                observed.or_else(|| self.composed.get(&identity.fingerprint).cloned())
             });
             estimates.push(known.or_else(|| by_statistics(node, &statistics)));
         };
@@ -214,12 +188,6 @@ pub fn for_each_node(
     visit(plan, own);
     for child in plan.children() {
         for_each_node(child, at, visit);
-    }
-}
-
-fn add(runs: &mut Vec<RunId>, run: &RunId) {
-    if !runs.contains(run) {
-        runs.push(run.clone());
     }
 }
 

@@ -10,7 +10,7 @@ use super::intern::{Sym, Symbols, mix, quoted};
 use super::label::{Edge, Graph};
 use super::render::Renderer;
 use super::term::{Key, Mode, OccId, Style, TermId, Terms};
-use super::{Identity, SourceId};
+use super::{Identity, Reads, SourceId};
 
 /// Column names above this many bytes are cut and completed by a digest: they are nested into the names of what stands above.
 const KEY_LIMIT: usize = 160;
@@ -24,7 +24,10 @@ pub(crate) struct Canon {
     /// Values of literal terms, to fold casts of them.
     pub(crate) literals: HashMap<TermId, ScalarValue>,
     atoms: Vec<Atom>,
-    sources: HashMap<SourceId, AtomId>,
+    /// With their positions in the order in which they were met.
+    sources: HashMap<SourceId, (AtomId, usize)>,
+    /// Sources met since this was last taken.
+    pub(crate) read: Reads,
     /// Atom of an occurrence.
     occurrences: Vec<AtomId>,
     /// Scratch: position in the block at hand, by occurrence.
@@ -90,6 +93,7 @@ impl Canon {
             literals: HashMap::default(),
             atoms: Vec::new(),
             sources: HashMap::default(),
+            read: Reads::default(),
             occurrences: Vec::new(),
             local: Vec::new(),
             texts: BTreeMap::new(),
@@ -122,17 +126,27 @@ impl Canon {
 
     /// The atom of a source.
     pub(crate) fn source(&mut self, id: &SourceId) -> AtomId {
-        if let Some(&atom) = self.sources.get(id) {
+        if let Some(&(atom, position)) = self.sources.get(id) {
+            self.read = self.read.and(Reads::one(position));
             return atom;
         }
+        let position = self.sources.len();
+        self.read = self.read.and(Reads::one(position));
         let text = id.to_string();
         let described = self.symbols.intern(&text);
         let label = self.symbols.intern(&quoted(id.name()));
         let ids = [Fingerprint::of(&text); 2];
         self.texts.insert(ids[0], text);
         let atom = self.push(Atom { ids, label, described: [described; 2], limit: None });
-        self.sources.insert(id.clone(), atom);
+        self.sources.insert(id.clone(), (atom, position));
         atom
+    }
+
+    /// The sources in the order in which they were met.
+    pub(crate) fn sources(&self) -> Vec<SourceId> {
+        let mut all: Vec<(&SourceId, usize)> = self.sources.iter().map(|(id, (_, position))| (id, *position)).collect();
+        all.sort_unstable_by_key(|(_, position)| *position);
+        all.into_iter().map(|(id, _)| id.clone()).collect()
     }
 
     fn push(&mut self, atom: Atom) -> AtomId {

@@ -29,7 +29,7 @@ use super::operator::{JoinConditions, JoinKind, Sides};
 use super::physical::pushed_demand;
 use super::scan::MAX_VALUES;
 use super::term::TermId;
-use super::{Identity, LogicalFingerprints, versioned};
+use super::{Identity, LogicalFingerprints, Reads, versioned};
 use crate::source::SourceNames;
 
 /// See [`super::fingerprint_logical`].
@@ -42,12 +42,14 @@ pub(crate) fn fingerprint(plan: &LogicalPlan, sources: &dyn SourceNames) -> Logi
         canon: Canon::new(),
         sources,
         nodes: Vec::new(),
+        reads: Vec::new(),
         props,
         level: Level::default(),
         recursions: Vec::new(),
     };
     lowering.query(plan, None);
-    LogicalFingerprints { nodes: lowering.nodes, texts: lowering.canon.texts }
+    let sources = lowering.canon.sources();
+    LogicalFingerprints { nodes: lowering.nodes, reads: lowering.reads, sources, texts: lowering.canon.texts }
 }
 
 /// Calls `visit` for the nodes of a logical plan in the order of [`LogicalFingerprints::nodes`]: a node, then its inputs, and after all
@@ -91,6 +93,8 @@ struct Logical<'a> {
     canon: Canon,
     sources: &'a dyn SourceNames,
     nodes: Vec<Option<Identity>>,
+    /// As `nodes`.
+    reads: Vec<Reads>,
     props: ExecutionProps,
     level: Level,
     /// Names of the recursive queries around.
@@ -116,16 +120,17 @@ impl Logical<'_> {
     /// Lowers a query: first its scalar subqueries, whose nodes stand after its own.
     fn query(&mut self, plan: &LogicalPlan, demand: Demand) -> Lowered {
         let subqueries = subqueries_of(plan);
-        let mut later = Vec::new();
+        let (mut later, mut later_reads) = (Vec::new(), Vec::new());
         let mut level = Level::default();
         if !subqueries.is_empty() {
             let results = ScalarSubqueryResults::new(subqueries.len());
             let mut indexes = HashMap::default();
             for (i, subquery) in subqueries.into_iter().enumerate() {
-                let outer = std::mem::take(&mut self.nodes);
+                let (outer, outer_reads) = (std::mem::take(&mut self.nodes), std::mem::take(&mut self.reads));
                 let mut lowered = self.query(&subquery.subquery, None);
                 later.append(&mut self.nodes);
-                self.nodes = outer;
+                later_reads.append(&mut self.reads);
+                (self.nodes, self.reads) = (outer, outer_reads);
                 let columns = std::mem::take(&mut lowered.columns);
                 let key = self.canon.scalar_subquery(lowered, &columns);
                 let ty = subquery.subquery.schema().fields().first().map(|f| f.data_type().clone());
@@ -140,6 +145,7 @@ impl Logical<'_> {
         let lowered = self.plan(plan, demand);
         self.level = outer;
         self.nodes.append(&mut later);
+        self.reads.append(&mut later_reads);
         lowered
     }
 
@@ -147,7 +153,13 @@ impl Logical<'_> {
     fn plan(&mut self, plan: &LogicalPlan, demand: Demand) -> Lowered {
         let position = self.nodes.len();
         self.nodes.push(None);
+        self.reads.push(Reads::default());
+        let before = std::mem::take(&mut self.canon.read);
         let (mut lowered, rows) = self.operator(plan, demand);
+        if let Some(reads) = self.reads.get_mut(position) {
+            *reads = self.canon.read;
+        }
+        self.canon.read = before.and(self.canon.read);
         if matches!(rows, Rows::Its) {
             self.nodes[position] = self.canon.identity(&mut lowered);
         }

@@ -53,11 +53,40 @@ pub struct Identity {
     pub template: Fingerprint,
 }
 
+/// Sources below a node, by their positions in a list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Reads(u64);
+
+impl Reads {
+    /// Any of a list, or sources that are not told apart.
+    pub const ANY: Self = Self(u64::MAX);
+
+    /// The source at `position` of a list; those beyond the 63rd are not told apart.
+    pub fn one(position: usize) -> Self {
+        if position < 63 { Self(1 << position) } else { Self::ANY }
+    }
+
+    /// All of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Positions of the sources; none where they are not told apart.
+    pub fn positions(self) -> Option<impl Iterator<Item = usize>> {
+        (self != Self::ANY).then(|| (0..63).filter(move |at| self.0 & (1 << at) != 0))
+    }
+}
+
 /// Identities of the nodes of a physical plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PhysicalFingerprints {
     /// One entry a node in pre-order: a parent before its children, these in the order of `children()`.
     pub nodes: Vec<Option<Identity>>,
+    /// What each node reads, in the same order.
+    pub reads: Vec<Reads>,
+    /// The sources that are read.
+    pub sources: Vec<SourceId>,
     /// Canonical texts of all fingerprints and templates, and of what they name.
     pub texts: BTreeMap<Fingerprint, String>,
 }
@@ -67,6 +96,10 @@ pub struct PhysicalFingerprints {
 pub struct LogicalFingerprints {
     /// One entry a node in the order of [`for_each_logical_node`].
     pub nodes: Vec<Option<Identity>>,
+    /// What each node reads, in the same order; what only the subqueries in its expressions read does not count.
+    pub reads: Vec<Reads>,
+    /// The sources that are read.
+    pub sources: Vec<SourceId>,
     /// Canonical texts of all fingerprints and templates, and of what they name.
     pub texts: BTreeMap<Fingerprint, String>,
 }

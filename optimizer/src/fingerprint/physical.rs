@@ -34,7 +34,7 @@ use super::canon::{Canon, Lowered};
 use super::expression::{AggregateCall, Columns, Expressions, Opaque, Subqueries, project};
 use super::operator::{JoinConditions, JoinKind, Sides};
 use super::term::TermId;
-use super::{Identity, PhysicalFingerprints, versioned};
+use super::{Identity, PhysicalFingerprints, Reads, versioned};
 use crate::source::SourceNames;
 
 /// Operators of one input whose rows are the rows of that input, in any order.
@@ -58,12 +58,14 @@ pub(crate) fn fingerprint(plan: &Arc<dyn ExecutionPlan>, sources: &dyn SourceNam
         canon: Canon::new(),
         sources,
         nodes: Vec::new(),
+        reads: Vec::new(),
         cursor: 0,
         subqueries: Subqueries::default(),
         recursions: Vec::new(),
     };
     lowering.plan(plan, None);
-    PhysicalFingerprints { nodes: lowering.nodes, texts: lowering.canon.texts }
+    let sources = lowering.canon.sources();
+    PhysicalFingerprints { nodes: lowering.nodes, reads: lowering.reads, sources, texts: lowering.canon.texts }
 }
 
 /// A lowering of one physical plan.
@@ -72,6 +74,8 @@ pub(super) struct Physical<'a> {
     pub(super) sources: &'a dyn SourceNames,
     /// Identities in pre-order.
     nodes: Vec<Option<Identity>>,
+    /// As `nodes`.
+    reads: Vec<Reads>,
     /// Position of the next node in pre-order.
     cursor: usize,
     subqueries: Subqueries,
@@ -98,8 +102,16 @@ impl Physical<'_> {
         self.cursor += 1;
         if self.nodes.len() <= position {
             self.nodes.resize(position + 1, None);
+            self.reads.resize(position + 1, Reads::default());
         }
-        let (mut lowered, rows) = self.operator(plan.as_ref(), demand);
+        let before = std::mem::take(&mut self.canon.read);
+        let stage = if plan.children().is_empty() { self.sources.by_stage(plan.as_ref()) } else { None };
+        let (mut lowered, rows) = match stage {
+            Some(stage) => (self.aside(&stage, demand), Rows::Its),
+            None => self.operator(plan.as_ref(), demand),
+        };
+        self.reads[position] = self.canon.read;
+        self.canon.read = before.and(self.canon.read);
         if matches!(rows, Rows::Its) {
             self.nodes[position] = self.canon.identity(&mut lowered);
         }
@@ -283,10 +295,20 @@ impl Physical<'_> {
         }
     }
 
+    /// Lowers a plan whose nodes are not part of the tree.
+    fn aside(&mut self, plan: &Arc<dyn ExecutionPlan>, demand: Demand) -> Lowered {
+        let outer =
+            (std::mem::take(&mut self.nodes), std::mem::take(&mut self.reads), std::mem::take(&mut self.cursor));
+        let lowered = self.plan(plan, demand);
+        (self.nodes, self.reads, self.cursor) = outer;
+        lowered
+    }
+
     fn skip_node(&mut self) {
         self.cursor += 1;
         if self.nodes.len() < self.cursor {
             self.nodes.resize(self.cursor, None);
+            self.reads.resize(self.cursor, Reads::default());
         }
     }
 

@@ -6,7 +6,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use super::block::{Block, name_of, place_of, relations_of};
 use super::cost::Input;
 use super::set::{Set, members, single, within};
-use crate::cardinality::join::{KeySide, divisor, matching_share};
+use crate::cardinality::join::{KeySide, asked_for, divisor, matching_share};
 use crate::cardinality::profile::{ColumnProfile, Profile};
 use crate::cardinality::selectivity::filtered;
 use crate::cardinality::{Estimate, EstimateSource, OF_JOIN, Profiles, column, combined};
@@ -16,6 +16,12 @@ const NEWS: f64 = 1.5;
 
 /// Distinct values for a row from which a column is a key: its range may have gaps.
 const UNIQUE: f64 = 0.9;
+
+/// Rows for each row of the other side from which on a key has values twice.
+const REPEATS: f64 = 1.05;
+
+/// Relations up to which all orders are looked at for the most rows that a set can have.
+const MOST_PATHS: usize = 9;
 
 /// Rows assumed when the share of a condition is worked out.
 const MANY: f64 = 1e9;
@@ -87,6 +93,8 @@ pub(super) struct Graph {
     plain: HashMap<Set, f64>,
     /// Rows that past runs tell of.
     known: HashMap<Set, f64>,
+    /// Relations whose keys were thought to have no value twice, and do.
+    repeat: Set,
     facts: Vec<Fact>,
 }
 
@@ -208,6 +216,7 @@ impl Graph {
             rows: HashMap::default(),
             plain: HashMap::default(),
             known: HashMap::default(),
+            repeat: 0,
             facts: Vec::new(),
         };
         graph.equate_within();
@@ -389,6 +398,13 @@ impl Graph {
 
     /// Takes in that the join of `left` and `right` gave `rows`; tells whether that is news. The inputs should be taken in before.
     pub(super) fn learn(&mut self, left: Set, right: Set, rows: f64) -> bool {
+        for (side, key) in [(left, right), (right, left)] {
+            let counted = side.count_ones() == 1 || self.known.contains_key(&side);
+            if counted && self.is_looked_up(side, key) && rows > self.rows(side) * REPEATS {
+                self.repeat |= key;
+                self.rows.clear();
+            }
+        }
         let mut expected = self.rows(left | right).max(0.5);
         if rows > expected * NEWS {
             // A join with a key makes no more of the rows of the other side: these were more than expected already.
@@ -396,7 +412,7 @@ impl Graph {
                 if side.count_ones() > 1 && !self.known.contains_key(&side) && self.is_looked_up(side, key) {
                     let found = self.relations.get(key.trailing_zeros() as usize);
                     let kept = found.map_or(1.0, |r| (r.profile.rows / r.base_rows.max(1.0)).clamp(1e-6, 1.0));
-                    let known = (rows / kept).max(self.rows(side));
+                    let known = (rows / kept).min(self.most(side)).max(self.rows(side));
                     self.known.insert(side, known);
                     self.rows.clear();
                 }
@@ -419,7 +435,32 @@ impl Graph {
         };
         let crossing = self.classes.iter().filter(|class| class.relations & side != 0);
         let mut own = crossing.filter_map(|class| class.in_set(key));
-        relation.partner.is_none() && own.any(|m| m.profile.known && m.profile.distinct >= m.profile.of_rows * UNIQUE)
+        relation.partner.is_none()
+            && !within(key, self.repeat)
+            && own.any(|m| m.profile.known && m.profile.distinct >= m.profile.of_rows * UNIQUE)
+    }
+
+    /// Most rows that `set` can have: where one of its relations is only looked up, or only asked about, no more than there are without it. The
+    /// filter of that relation may keep more of these than of its own rows, so that what is learned of the one says too much of the other.
+    fn most(&mut self, set: Set) -> f64 {
+        if set.count_ones() < 2 {
+            return f64::INFINITY;
+        }
+        let without: Vec<usize> = match self.relations.len() > MOST_PATHS {
+            // All sets of a large graph are too many.
+            true => vec![self.last_of(set)],
+            false => members(set).collect(),
+        };
+        let mut most = f64::INFINITY;
+        for relation in without {
+            let (this, rest) = (single(relation), set & !single(relation));
+            let is_partner = self.is_partner(this).is_some();
+            let hangs_together = self.reached(single(rest.trailing_zeros() as usize), rest) == rest;
+            if rest & self.inner != 0 && hangs_together && (is_partner || self.is_looked_up(rest, this)) {
+                most = most.min(self.rows(rest));
+            }
+        }
+        most
     }
 
     /// The estimate for a set.
@@ -475,7 +516,8 @@ impl Graph {
         if let Some(&known) = self.known.get(&set) {
             return known;
         }
-        self.uncorrected(set) * self.corrected(set)
+        let rows = self.uncorrected(set) * self.corrected(set);
+        rows.min(self.most(set))
     }
 
     /// Memoised: the rows of a set without what joins that ran tell.
@@ -546,6 +588,15 @@ impl Graph {
                     own.map(|m| m.profile.of_rows).fold(0.0, f64::max)
                 })
                 .min_by(f64::total_cmp);
+            if let ([ours], [others]) = (right.distinct.as_mut_slice(), left.distinct.as_mut_slice()) {
+                let rows = |set: Set| match members(set).collect::<Vec<_>>().as_slice() {
+                    [only] => self.relations.get(*only).map(|r| r.profile.rows),
+                    _ => None,
+                };
+                let (of_ours, of_others) = (*ours, *others);
+                *ours = asked_for(of_ours, rows(this).unwrap_or(of_ours), of_others);
+                *others = asked_for(of_others, rows(rest).unwrap_or(of_others), of_ours);
+            }
             share /= divisor(&left, &right);
         }
         let both = rest | this;

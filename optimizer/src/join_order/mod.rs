@@ -16,6 +16,7 @@ mod merged;
 mod outer;
 mod search;
 mod set;
+mod subsets;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +39,7 @@ pub(crate) use merged::merge_aggregates;
 pub use outer::OuterLater;
 pub(crate) use outer::outer_later;
 use set::Set;
+pub use subsets::{JoinSubset, join_subsets};
 
 /// An order of joins that was changed.
 #[derive(Debug, Clone, PartialEq)]

@@ -366,9 +366,13 @@ impl Search<'_> {
         let rows = self.rows(input);
         let expected = rows.unwrap_or_else(|| scanned_bytes(input) / BYTES_A_ROW);
         let Look { settings, reach, slots, known, .. } = *self.look;
-        let looks = expected >= settings.min_rows && slots >= settings.min_slots && reach == Reach::Worthwhile;
+        // Buckets are sorted in less time than all rows, heavy keys or not.
+        let sorts = operator == Operator::Window && slots > 1;
+        let enough = sorts || slots >= settings.min_slots;
+        let looks = expected >= settings.min_rows && enough && reach == Reach::Worthwhile;
         let splits = !known.is_empty() && reach == Reach::Worthwhile;
-        let worth = Worth { rows, always: settings.mode == AdaptiveMode::Force, looks, splits };
+        let always = settings.mode == AdaptiveMode::Force || (looks && sorts);
+        let worth = Worth { rows, always, looks, splits };
         (enabled && (worth.always || looks || splits)).then_some(Grouped { operator, keys, worth })
     }
 

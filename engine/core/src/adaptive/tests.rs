@@ -708,9 +708,14 @@ async fn what_is_known_of_keys_decides_what_runs_first() {
         // Large enough to look for heavy keys, were it not known that there is none.
         let large = AdaptiveSettings { min_rows: 100, ..on };
         let (boundaries, changes) = with_past(folder.path(), sql, past(0.01), large.clone()).await;
-        assert!(boundaries.is_empty(), "{boundaries:?}");
         let left = |change: &Adaptation| matches!(&change.kind, AdaptationKind::LeaveOut { what: of } if of == what);
-        assert!(changes.len() == 1 && left(&changes[0]), "{changes:#?}");
+        if what.starts_with("window") {
+            // Its input is sorted in buckets, heavy keys or not; on two slots too.
+            assert!(boundaries.len() == 1 && !changes.iter().any(left), "{boundaries:?} {changes:#?}");
+        } else {
+            assert!(boundaries.is_empty(), "{boundaries:?}");
+            assert!(changes.len() == 1 && left(&changes[0]), "{changes:#?}");
+        }
         for (keys, settings) in [
             (past(0.1), large.clone()),
             (Vec::new(), large.clone()),

@@ -87,6 +87,11 @@ impl ExchangeReaderExec {
         self.shows_stage.store(true, Relaxed);
     }
 
+    /// The plan that filled the exchange, if all its rows are read.
+    pub(crate) fn whole_stage(&self) -> Option<Arc<dyn ExecutionPlan>> {
+        (self.rows(None) == self.exchange.size().rows).then(|| Arc::clone(&self.exchange.stage))
+    }
+
     fn rows(&self, partition: Option<usize>) -> u64 {
         let rows = |slices: &Vec<slices::Slice>| slices.iter().map(|s| s.rows.end - s.rows.start).sum::<u64>();
         match partition {

@@ -10,10 +10,10 @@ use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::statistics::StatisticsContext;
-use sparklet_history::{Fingerprint, FlipPoint, JoinChoice, PlanChange, PlanOutline, PlanPrediction, RunId};
+use sparklet_history::{Fingerprint, FlipPoint, JoinChoice, PlanChange, PlanOutline, PlanPrediction};
 use sparklet_optimizer::choice::{
-    Candidate, Gain, Known, LearnedJoins, PlanCost, RowEstimate, Runs, gain, join_choices, plan_key, rewrite_change,
-    rows,
+    Candidate, Gain, Known, LearnedJoins, PlanCost, RowEstimate, Runs, gain, join_choices, join_sides, plan_key,
+    rewrite_change, rows, with_sides,
 };
 use sparklet_optimizer::{LogicalCandidate, PhysicalFingerprints, RewriteNote, fingerprint_physical};
 
@@ -77,10 +77,10 @@ impl Arm {
     }
 
     /// The same with what is known.
-    pub(super) fn estimated(mut self, known: &Known<'_>, runs: &mut Vec<RunId>, session: &Session) -> Self {
+    pub(super) fn estimated(mut self, known: &Known<'_>, session: &Session) -> Self {
         self = self.named(session);
-        self.rows = known.of_plan(&self.physical, &self.fingerprints, runs);
-        let runs = self::runs(session, &self.physical);
+        self.rows = known.of_plan(&self.physical, &self.fingerprints);
+        let runs = runs(session, &self.physical);
         self.cost = PlanCost::of(&self.physical, &self.fingerprints, &self.rows, runs, session.cost_model());
         self
     }
@@ -135,7 +135,11 @@ impl Arm {
     /// The arm beside the default.
     pub(super) fn candidate(&self, default: &Self, session: &Session) -> Candidate {
         Candidate {
-            plan: PlanOutline { key: Some(self.key()), changes: self.changes.clone() },
+            plan: PlanOutline {
+                key: Some(self.key()),
+                changes: self.changes.clone(),
+                joins: join_sides(&self.physical, &self.fingerprints),
+            },
             predicted: self.predicted(),
             gain: gain(session.cost_model(), &default.cost, &self.cost),
         }
@@ -220,21 +224,16 @@ struct Draft {
 impl Search<'_> {
     /// The plans beside the default that may save enough, each another one than those before; and those that were left as drafts, with what
     /// is expected of them. What cannot save enough is not finished: planning takes as long as a small query.
-    pub(super) async fn others(
-        &self,
-        default: &Arm,
-        queries: Vec<LogicalCandidate>,
-        runs: &mut Vec<RunId>,
-    ) -> (Vec<Arm>, Vec<Candidate>) {
+    pub(super) async fn others(&self, default: &Arm, queries: Vec<LogicalCandidate>) -> (Vec<Arm>, Vec<Candidate>) {
         let mut drafts = Vec::new();
         let joins = self.learned_joins(&default.physical, &default.fingerprints, &default.rows);
         let queries: Vec<_> = queries.into_iter().filter(|query| may_save_us(query) >= self.least_us).collect();
         if joins.is_empty() && queries.is_empty() {
             return (Vec::new(), Vec::new());
         }
-        let Some(base) = self.draft_of(default, runs) else { return (Vec::new(), Vec::new()) };
+        let Some(base) = self.draft_of(default) else { return (Vec::new(), Vec::new()) };
         if !joins.is_empty() {
-            drafts.extend(self.joined(&base, joins, runs));
+            drafts.extend(self.joined(&base, joins));
         }
         for query in queries {
             let Some(physical) = planned(early::planned_early(self.state, &query.plan).await) else { continue };
@@ -243,10 +242,10 @@ impl Search<'_> {
                 continue;
             }
             let changes = query.rewrites.iter().map(rewrite_change).collect();
-            let Some(draft) = self.draft(query.plan, physical, changes, Vec::new(), runs) else { continue };
+            let Some(draft) = self.draft(query.plan, physical, changes, Vec::new()) else { continue };
             let joins = self.learned_joins(&draft.shaped, &draft.fingerprints, &draft.rows);
             if !joins.is_empty() {
-                drafts.extend(self.joined(&draft, joins, runs));
+                drafts.extend(self.joined(&draft, joins));
             }
             drafts.push(draft);
         }
@@ -263,7 +262,7 @@ impl Search<'_> {
                 break;
             }
             let (_, draft) = drafts.remove(at);
-            let Some(arm) = self.finished(draft).map(|arm| self.estimated(arm, runs)) else { continue };
+            let Some(arm) = self.finished(draft).map(|arm| self.estimated(arm)) else { continue };
             let key = arm.key();
             if keys.contains(&key) {
                 continue;
@@ -278,29 +277,13 @@ impl Search<'_> {
         (arms, drafts.into_iter().map(|(gain, draft)| left_as_draft(draft.changes, gain, default)).collect())
     }
 
-    /// The plan `wanted`, if it is `default` with learned joins.
-    pub(super) fn wanted_joins(
-        &self,
-        wanted: Fingerprint,
-        default: &Arm,
-        runs: &mut Vec<RunId>,
-    ) -> Result<Option<Arm>> {
-        let joins = self.learned_joins(&default.physical, &default.fingerprints, &default.rows);
-        if joins.is_empty() {
-            return Ok(None);
-        }
-        let arm = with_joins(self.session, self.state, default, joins)?.map(|arm| self.estimated(arm, runs));
-        Ok(arm.filter(|arm| arm.key() == wanted))
-    }
-
-    /// The plan `wanted`, if it is that of `query`, with learned joins or without; what it costs is worked out where `costs` says so. With the time
-    /// that a plan of `query` takes to make at least.
+    /// The plan `wanted`, if it is that of `query`, its joins as they were; what it costs is worked out where `costs` says so. With the time that
+    /// a plan of `query` takes to make at least.
     pub(super) async fn wanted_rewritten(
         &self,
-        wanted: Fingerprint,
+        wanted: &PlanOutline,
         query: LogicalCandidate,
-        (learned, costs): (bool, bool),
-        runs: &mut Vec<RunId>,
+        costs: bool,
     ) -> Option<(Arm, Duration)> {
         let (start, columns) = (Instant::now(), query.plan.schema().clone());
         let mut physical = planned(early::planned_early(self.state, &query.plan).await)?;
@@ -308,25 +291,24 @@ impl Search<'_> {
         if columns.as_arrow().logically_equivalent_names_and_types(&physical.schema()).is_err() {
             return None;
         }
-        let mut changes = query.rewrites.iter().map(rewrite_change).collect();
-        let mut joins = Vec::new();
-        if learned {
-            let draft = self.draft(query.plan.clone(), Arc::clone(&physical), changes, Vec::new(), runs)?;
-            joins = self.learned_joins(&draft.shaped, &draft.fingerprints, &draft.rows);
-            changes = changed(&draft.changes, &joins);
-            physical = (!joins.is_empty()).then(|| self.with_sides(&physical, &joins)).flatten()?;
+        let fingerprints = fingerprint_physical(&physical, self.session.sources().as_ref());
+        let joins = with_sides(&physical, &fingerprints, &wanted.joins);
+        if !joins.is_empty() {
+            let rule = LearnedJoins::new(joins.iter().cloned(), self.session.sources());
+            physical = planned(rule.applied(physical, &fingerprints))?;
         }
         let start = Instant::now();
         let physical = planned(early::finished(self.state, physical))?;
         let took = early + start.elapsed();
-        let arm = Arm::unknown(with_rule(self.session, self.state, &joins), query.plan, physical, changes);
-        let arm = if costs { self.estimated(arm, runs) } else { arm.named(self.session) };
-        (arm.key() == wanted).then_some((arm, took))
+        let state = with_rule(self.session, self.state, &joins);
+        let arm = Arm::unknown(state, query.plan, physical, wanted.changes.clone());
+        let arm = if costs { self.estimated(arm) } else { arm.named(self.session) };
+        (Some(arm.key()) == wanted.key).then_some((arm, took))
     }
 
-    fn draft_of(&self, default: &Arm, runs: &mut Vec<RunId>) -> Option<Draft> {
+    fn draft_of(&self, default: &Arm) -> Option<Draft> {
         let early = default.early.clone()?;
-        self.draft(default.logical.clone(), early, default.changes.clone(), Vec::new(), runs)
+        self.draft(default.logical.clone(), early, default.changes.clone(), Vec::new())
     }
 
     fn draft(
@@ -335,11 +317,10 @@ impl Search<'_> {
         physical: Arc<dyn ExecutionPlan>,
         changes: Vec<PlanChange>,
         joins: Vec<JoinChoice>,
-        runs: &mut Vec<RunId>,
     ) -> Option<Draft> {
         let shaped = planned(early::shaped(self.state, Arc::clone(&physical)))?;
         let fingerprints = fingerprint_physical(&shaped, self.session.sources().as_ref());
-        let rows = self.known.of_plan(&shaped, &fingerprints, runs);
+        let rows = self.known.of_plan(&shaped, &fingerprints);
         Some(Draft { logical, physical, shaped, changes, joins, fingerprints, rows })
     }
 
@@ -356,10 +337,10 @@ impl Search<'_> {
         if moved * MOST_US_A_ROW < self.least_us { Vec::new() } else { choices }
     }
 
-    fn joined(&self, draft: &Draft, joins: Vec<JoinChoice>, runs: &mut Vec<RunId>) -> Option<Draft> {
+    fn joined(&self, draft: &Draft, joins: Vec<JoinChoice>) -> Option<Draft> {
         let physical = self.with_sides(&draft.physical, &joins)?;
         let changes = changed(&draft.changes, &joins);
-        self.draft(draft.logical.clone(), physical, changes, joins, runs)
+        self.draft(draft.logical.clone(), physical, changes, joins)
     }
 
     /// `early` with its joins as in `joins`.
@@ -381,8 +362,8 @@ impl Search<'_> {
         Some(Arm::unknown(state, draft.logical, physical, draft.changes))
     }
 
-    fn estimated(&self, arm: Arm, runs: &mut Vec<RunId>) -> Arm {
-        arm.estimated(self.known, runs, self.session)
+    fn estimated(&self, arm: Arm) -> Arm {
+        arm.estimated(self.known, self.session)
     }
 }
 
@@ -406,7 +387,7 @@ fn left_as_draft(changes: Vec<PlanChange>, gain: Gain, default: &Arm) -> Candida
     let less = |us: u64| (us as f64 - gain.us).max(0.0) as u64;
     let predicted =
         PlanPrediction { cpu_us: less(default.cpu_us), low_us: less(default.low_us), high_us: less(default.high_us) };
-    Candidate { plan: PlanOutline { key: None, changes }, predicted, gain }
+    Candidate { plan: PlanOutline { changes, ..PlanOutline::default() }, predicted, gain }
 }
 
 fn changed(before: &[PlanChange], joins: &[JoinChoice]) -> Vec<PlanChange> {
@@ -426,6 +407,21 @@ fn with_rule(session: &Session, state: &SessionState, joins: &[JoinChoice]) -> S
         }
     }
     SessionStateBuilder::new_from_existing(state.clone()).with_physical_optimizer_rules(rules).build()
+}
+
+/// The plan `wanted`, if it is `default` with other sides of its joins; nothing is estimated. Its scans are those of the default.
+pub(super) fn wanted_joins(
+    session: &Session,
+    state: &SessionState,
+    default: &Arm,
+    wanted: &PlanOutline,
+) -> Result<Option<Arm>> {
+    let Some(early) = &default.early else { return Ok(None) };
+    let fingerprints = fingerprint_physical(early, session.sources().as_ref());
+    let joins = with_sides(early, &fingerprints, &wanted.joins);
+    let arm = with_joins(session, state, default, joins)?.map(|arm| arm.named(session));
+    let changes = wanted.changes.clone();
+    Ok(arm.filter(|arm| Some(arm.key()) == wanted.key).map(|arm| Arm { changes, ..arm }))
 }
 
 /// `default` with its joins as in `joins`; nothing is estimated. Its scans are those of the default: only one of the two may run.

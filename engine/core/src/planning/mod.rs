@@ -7,12 +7,16 @@ mod arms;
 mod cache;
 mod conclude;
 mod early;
+pub(crate) mod expected;
+mod looking;
 mod past;
+mod proven;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trial;
 mod work;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,21 +27,19 @@ use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{LogicalPlan, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use sparklet_history::{
-    ChoiceReason, ChoiceRecord, Evidence, Fingerprint, GuardPhase, GuardState, HistoryUnused, PlanChange, PlanControl,
-    PlanOutline, PlanPrediction, PlanRole, RejectedPlan, RunId, Scope,
+    ChoiceReason, ChoiceRecord, Fingerprint, GuardPhase, GuardState, HistoryUnused, PlanChange, PlanControl,
+    PlanOutline, PlanPrediction, PlanRole, RejectedPlan,
 };
 use sparklet_optimizer::choice::decide::refused;
-use sparklet_optimizer::choice::{
-    Asked, Candidate, Chosen, Known, Then, choose, guard, in_force, rewrite_change, rewriting, threshold_us,
-};
-use sparklet_optimizer::{
-    Cardinalities, Learning, LogicalCandidate, LogicalFingerprints, candidate_like, candidates, fingerprint_logical,
-};
+use sparklet_optimizer::choice::{Asked, Candidate, Chosen, RowEstimate, Then, choose, guard, in_force, threshold_us};
+use sparklet_optimizer::{Learning, fingerprint_logical};
 
 use arms::Arm;
 pub use conclude::conclude;
+use looking::{Arms, Looking};
 use past::Past;
 pub(crate) use past::growth;
+use proven::{Proven, proven};
 use trial::Limits;
 pub(crate) use work::Before;
 
@@ -77,6 +79,8 @@ pub(crate) struct Planned {
     pub(crate) choice: ChoiceRecord,
     /// What its work is compared with; none where nothing is to be told of it.
     pub(crate) before: Option<Before>,
+    /// Rows that were put together for subplans that never ran.
+    pub(crate) composed: HashMap<Fingerprint, RowEstimate>,
     /// What takes over from a trial.
     pub(crate) fallback: Option<Fallback>,
 }
@@ -110,13 +114,20 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     if let Proven::Planned(planned) = proven {
         return Ok(*planned);
     }
-    let planned =
-        |choice, logical, physical, state| Planned { state, logical, physical, choice, before: None, fallback: None };
+    let planned = |choice, logical, physical, state| Planned {
+        state,
+        logical,
+        physical,
+        choice,
+        before: None,
+        composed: HashMap::new(),
+        fallback: None,
+    };
     let own = |choice, default: Arm, state, before| {
         let Arm { logical, physical, .. } = default;
-        Planned { state, logical, physical, choice, before: Some(before), fallback: None }
+        Planned { before: Some(before), ..planned(choice, logical, physical, state) }
     };
-    let without = |because| ChoiceRecord { because, ..unchosen() };
+    let without = |because| ChoiceRecord { because, ..ChoiceRecord::unknown() };
     if session.learning() == Learning::Off || keeps {
         let physical = state.query_planner().create_physical_plan(&logical, &state).await?;
         let choice = match session.learning() {
@@ -200,7 +211,15 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     }
     let default = default.named(session);
     let refused = |plan| refused(&past.guard, plan, volume).is_some();
-    let looking = Looking { session, state: &state, past: &past, scope: recalled.scope(), names, refused: &refused };
+    let looking = Looking {
+        session,
+        state: &state,
+        past: &past,
+        scope: recalled.scope(),
+        sources: session.sources(),
+        names,
+        refused: &refused,
+    };
     // A plan in force, or one that the user wants, is made again from what was known when it was made: what was learned since may lead
     // elsewhere.
     let wanted = match &control {
@@ -214,12 +233,15 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         && let Some(then) = past.known_before(plan)
     {
         let evidence = Then { evidence: recalled.evidence.as_ref(), runs: then };
-        let changes = past.changes(plan).unwrap_or_default();
-        kept = match is_rewritten(changes) {
-            true => Box::pin(looking.again(&default.logical, &evidence, plan, changes, true)).await.map(|(arm, _)| arm),
-            false => looking.again_joined(default.clone(), &evidence, plan, changes)?,
+        let nothing = PlanOutline { key: Some(plan), ..PlanOutline::default() };
+        let made = past.outline(plan).unwrap_or(&nothing);
+        let proven = past.proven(plan).filter(|_| control.is_none());
+        let costs = proven.is_none();
+        kept = match is_rewritten(&made.changes) {
+            true => Box::pin(looking.again(&default.logical, &evidence, made, costs)).await.map(|(arm, _)| arm),
+            false => looking.again_joined(default.clone(), &evidence, made, costs)?,
         };
-        if let Some((last, runs)) = past.proven(plan).filter(|_| control.is_none())
+        if let Some((last, runs)) = proven
             && let Some(arm) = kept.take()
         {
             let choice = ChoiceRecord { added_us: micros(start.elapsed()), ..past.again(last, identity, runs, rows) };
@@ -233,7 +255,8 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         // It is planned once more in each run.
         cpu_us => threshold_us(cpu_us as f64) + planning_us as f64,
     };
-    let (default, mut others, left, runs) = Box::pin(looking.arms(default, recalled.evidence.as_ref(), least_us)).await;
+    let Arms { default, mut others, left, runs, composed } =
+        Box::pin(looking.arms(default, recalled.evidence.as_ref(), least_us)).await;
     if let Some(kept) = kept.filter(|kept| others.iter().all(|arm| arm.key() != kept.key())) {
         others.push(kept);
     }
@@ -269,7 +292,7 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
     choice = past.predicted(choice);
     let Some(mut arm) = chosen.candidate.and_then(|at| others.into_iter().nth(at)) else {
         choice.added_us = micros(start.elapsed());
-        return Ok(own(choice, default, state, past.before));
+        return Ok(Planned { composed, ..own(choice, default, state, past.before) });
     };
     if chosen.role == PlanRole::Trial {
         // The default may take over, and count for itself.
@@ -282,52 +305,12 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         logical: default.logical.clone(),
         physical: Arc::clone(&default.physical),
     });
-    Ok(Planned { fallback, before: Some(past.before), ..planned(choice, arm.logical, arm.physical, arm.state) })
-}
-
-/// What became of a plan that proved itself.
-enum Proven {
-    /// It runs again.
-    Planned(Box<Planned>),
-    /// It could not be made again.
-    Gone,
-    /// There is none, or it is made of the default.
-    No,
-}
-
-/// The plan of a rewritten query that proved itself in earlier runs of `step`, made again; the default is not planned for it.
-async fn proven(session: &Session, state: &SessionState, logical: &LogicalPlan, step: &str) -> Result<Proven> {
-    let start = Instant::now();
-    if session.control(Some(step)).is_some_and(|control| control.order.is_some()) {
-        return Ok(Proven::No);
-    }
-    let recalled = session.recalled();
-    let past = Past::of(session, &recalled, Some(step), None);
-    let Some(plan) = in_force(&past.guard).filter(|_| past.engine_was.is_none()) else { return Ok(Proven::No) };
-    let (Some((last, runs)), Some(changes)) = (past.proven(plan), past.changes(plan)) else { return Ok(Proven::No) };
-    let (Some(then), Some(rows)) = (past.known_before(plan), rows_of_tables(logical)) else { return Ok(Proven::No) };
-    if !is_rewritten(changes) {
-        return Ok(Proven::No);
-    }
-    let names = Arc::new(fingerprint_logical(logical, session.sources().as_ref()));
-    let identity = names.nodes.first().copied().flatten();
-    let looking = Looking { session, state, past: &past, scope: recalled.scope(), names, refused: &|_| false };
-    let evidence = Then { evidence: recalled.evidence.as_ref(), runs: then };
-    let Some((arm, plain)) = Box::pin(looking.again(logical, &evidence, plan, changes, false)).await else {
-        return Ok(Proven::Gone);
-    };
-    // One plan is made in any case.
-    let added_us = micros(start.elapsed().saturating_sub(plain));
-    let choice = ChoiceRecord { added_us, ..past.again(last, identity, runs, rows) };
-    let Arm { state, logical, physical, .. } = arm;
-    Ok(Proven::Planned(Box::new(Planned {
-        state,
-        logical,
-        physical,
-        choice,
+    Ok(Planned {
+        fallback,
+        composed,
         before: Some(past.before),
-        fallback: None,
-    })))
+        ..planned(choice, arm.logical, arm.physical, arm.state)
+    })
 }
 
 fn is_rewritten(changes: &[PlanChange]) -> bool {
@@ -370,112 +353,6 @@ fn micros(of: Duration) -> u64 {
     u64::try_from(of.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// What plans of one query are made from, beside the evidence.
-struct Looking<'a> {
-    session: &'a Session,
-    state: &'a SessionState,
-    past: &'a Past<'a>,
-    scope: Scope<'a>,
-    /// Names of the subplans of the query.
-    names: Arc<LogicalFingerprints>,
-    /// Whether a plan has lost before.
-    refused: &'a (dyn Fn(Fingerprint) -> bool + Sync),
-}
-
-impl Looking<'_> {
-    /// What `evidence` tells of `logical` and of the queries that `search` finds in its place; with these, and the runs that told.
-    fn look<'e>(
-        &'e self,
-        logical: &LogicalPlan,
-        evidence: &'e dyn Evidence,
-        search: impl FnOnce(&Cardinalities<'_>) -> Vec<LogicalCandidate>,
-    ) -> (Known<'e>, Vec<LogicalCandidate>, Vec<RunId>) {
-        let (version, growth) = (self.past.data_version(), self.past.growth());
-        let sources = self.session.sources();
-        let mut known = Known::new(evidence, self.scope, version, growth.clone());
-        let cardinalities = Cardinalities::new(evidence, self.scope, sources.as_ref())
-            .at(version, growth)
-            .naming(logical, Arc::clone(&self.names));
-        known.compose(logical, &cardinalities);
-        let queries = search(&cardinalities);
-        queries.iter().for_each(|query| known.compose(&query.plan, &cardinalities));
-        (known, queries, cardinalities.evidence().into_iter().collect())
-    }
-
-    /// `default` with what `evidence` tells, and the plans beside it that may save `least_us` micro-seconds of CPU time; with the runs that
-    /// told.
-    async fn arms(
-        &self,
-        default: Arm,
-        evidence: &dyn Evidence,
-        least_us: f64,
-    ) -> (Arm, Vec<Arm>, Vec<Candidate>, Vec<RunId>) {
-        let (known, queries, mut runs) = self.look(&default.logical, evidence, |cardinalities| {
-            let mut queries =
-                if least_us.is_finite() { candidates(&default.logical, cardinalities) } else { Vec::new() };
-            queries.truncate(arms::MOST_REWRITTEN);
-            queries
-        });
-        let default = default.estimated(&known, &mut runs, self.session);
-        if !least_us.is_finite() {
-            return (default, Vec::new(), Vec::new(), runs);
-        }
-        let (others, left) = self.search(&known, least_us).others(&default, queries, &mut runs).await;
-        (default, others, left, runs)
-    }
-
-    /// The plan `wanted` of a rewritten query, which once came of `evidence` by `changes`, made again; none where it does not come of it any more.
-    /// What has other changes is not planned. With what it costs if `costs`, and with the time that a plan of the query takes to make at least.
-    async fn again(
-        &self,
-        logical: &LogicalPlan,
-        evidence: &dyn Evidence,
-        wanted: Fingerprint,
-        changes: &[PlanChange],
-        costs: bool,
-    ) -> Option<(Arm, Duration)> {
-        let (names, learned) = kinds(changes);
-        let (known, queries, mut runs) = self.look(logical, evidence, |cardinalities| {
-            candidate_like(logical, cardinalities, rewriting(changes)).into_iter().collect()
-        });
-        let same = |query: &LogicalCandidate| {
-            let changes: Vec<PlanChange> = query.rewrites.iter().map(rewrite_change).collect();
-            kinds(&changes).0 == names
-        };
-        let query = queries.into_iter().find(same)?;
-        self.search(&known, 0.0).wanted_rewritten(wanted, query, (learned, costs), &mut runs).await
-    }
-
-    /// The same of a plan that is `default` with learned joins, or `default` itself.
-    fn again_joined(
-        &self,
-        default: Arm,
-        evidence: &dyn Evidence,
-        wanted: Fingerprint,
-        changes: &[PlanChange],
-    ) -> Result<Option<Arm>> {
-        let (known, _, mut runs) = self.look(&default.logical, evidence, |_| Vec::new());
-        let default = default.estimated(&known, &mut runs, self.session);
-        match changes.is_empty() {
-            true => Ok(Some(default).filter(|arm| arm.key() == wanted)),
-            false => self.search(&known, 0.0).wanted_joins(wanted, &default, &mut runs),
-        }
-    }
-
-    fn search<'s>(&'s self, known: &'s Known<'s>, least_us: f64) -> arms::Search<'s> {
-        arms::Search { session: self.session, state: self.state, known, least_us, refused: self.refused }
-    }
-}
-
-/// Names of the rewrites among `changes`, and whether there are others.
-fn kinds(changes: &[PlanChange]) -> (Vec<&str>, bool) {
-    fn name(change: &PlanChange) -> Option<&str> {
-        if let PlanChange::Rewrite { name, .. } = change { Some(name) } else { None }
-    }
-    let names = changes.iter().filter_map(name).collect();
-    (names, changes.iter().any(|change| !matches!(change, PlanChange::Rewrite { .. })))
-}
-
 /// What a trial may take: a little less than the default would, less `added_us`, which finding it took. When it is over the default runs from its
 /// beginning, so that a trial that fails at the last moment makes a run about twice as long.
 fn limits(state: &GuardState, predicted: &PlanPrediction, rows: u64, slots: usize, added_us: u64) -> Limits {
@@ -495,36 +372,6 @@ fn limits(state: &GuardState, predicted: &PlanPrediction, rows: u64, slots: usiz
     Limits { wall: limit(wall_us), cpu: limit(cpu_us) }
 }
 
-/// The record of a choice of which nothing is known yet.
-fn unchosen() -> ChoiceRecord {
-    ChoiceRecord {
-        query: None,
-        template: None,
-        chosen: PlanOutline::default(),
-        role: PlanRole::Default,
-        because: ChoiceReason::NoOther,
-        predicted: None,
-        default: None,
-        rejected: Vec::new(),
-        evidence: Vec::new(),
-        evidence_age_s: None,
-        unused: None,
-        flip: Vec::new(),
-        model: String::new(),
-        volume: 0,
-        rows_read: 0,
-        control: None,
-        fell_back: None,
-        added_us: 0,
-        cached: false,
-        cpu_us: None,
-        reference_us: None,
-        work: None,
-        looked_up: 0,
-        guard: GuardState::default(),
-    }
-}
-
 /// Most candidates that a record names.
 const MOST_REJECTED: usize = 6;
 
@@ -536,7 +383,7 @@ fn record(chosen: &Chosen, default: &Arm, predicted: PlanPrediction, candidates:
         .enumerate()
         .filter(|(at, _)| chosen.candidate != Some(*at))
         .map(|(_, (candidate, because))| RejectedPlan {
-            plan: candidate.plan.clone(),
+            plan: PlanOutline { joins: Vec::new(), ..candidate.plan.clone() },
             predicted: candidate.predicted,
             gain_us: [candidate.gain.us as i64, candidate.gain.low as i64, candidate.gain.high as i64],
             because: because.clone(),
@@ -544,7 +391,7 @@ fn record(chosen: &Chosen, default: &Arm, predicted: PlanPrediction, candidates:
         .collect();
     rejected.sort_by_key(|plan| std::cmp::Reverse(plan.gain_us[0]));
     rejected.truncate(MOST_REJECTED);
-    let outline = || PlanOutline { key: Some(default.key()), changes: Vec::new() };
+    let outline = || PlanOutline { key: Some(default.key()), ..PlanOutline::default() };
     ChoiceRecord {
         chosen: taken.map_or_else(outline, |candidate| candidate.plan.clone()),
         role: chosen.role,
@@ -552,6 +399,6 @@ fn record(chosen: &Chosen, default: &Arm, predicted: PlanPrediction, candidates:
         predicted: Some(taken.map_or(predicted, |candidate| candidate.predicted)),
         flip: taken.map(|candidate| arms::flips(&candidate.plan)).unwrap_or_default(),
         rejected,
-        ..unchosen()
+        ..ChoiceRecord::unknown()
     }
 }

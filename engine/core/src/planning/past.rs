@@ -1,25 +1,27 @@
 //! What the last runs say of one query.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use chrono::Utc;
 use sparklet_history::{
-    ChoiceReason, ChoiceRecord, EngineRecord, Fingerprint, GuardPhase, GuardState, HistoryUnused, PlanChange,
-    PlanPrediction, PlanRole, Recalled, RunId, RunRecord, SourceRecord, StepRecord,
+    ChoiceReason, ChoiceRecord, EngineRecord, Fingerprint, GuardPhase, GuardState, HistoryUnused, LAST_RUNS,
+    PlanOutline, PlanPrediction, PlanRole, Recalled, RunId, RunRecord, SourceRecord, StepRecord, as_now,
 };
-use sparklet_optimizer::Identity;
 use sparklet_optimizer::choice::decide::control_due;
+use sparklet_optimizer::{Identity, Volumes};
 
 use super::cache;
 use super::work::Before;
 use crate::session::Session;
 
-/// Runs of a plan that its next one is predicted by.
-const LAST: usize = 3;
+/// How far beyond the last runs of a plan the next one lies in one of ten cases, where too few runs tell: runs of the same plan over the same rows
+/// differ by about as much.
+const BEYOND: f64 = 1.25;
 
-/// How far beyond these the next one lies in one of ten cases: runs of the same plan over the same rows differ by about as much.
-const WITHIN: f64 = 1.25;
+/// The least and the most that what other runs did is taken for.
+const LEAST_BEYOND: f64 = 1.05;
+const MOST_BEYOND: f64 = 2.5;
 
 /// See the module.
 pub(super) struct Past<'a> {
@@ -73,15 +75,9 @@ impl<'a> Past<'a> {
         }
     }
 
-    /// Hash over the versions of all sources of now.
-    pub(super) fn data_version(&self) -> Fingerprint {
-        data_version(&self.sources)
-    }
-
-    /// By run, rows of the sources now ÷ rows then.
-    pub(super) fn growth(&self) -> BTreeMap<RunId, f64> {
-        let of = |run: &Arc<RunRecord>| (run.id.clone(), growth(&run.sources, &self.sources));
-        self.recalled.runs.iter().map(of).collect()
+    /// The sources of now beside those of the runs.
+    pub(super) fn volumes(&self) -> Volumes {
+        volumes(self.recalled, &self.sources)
     }
 
     /// The last choice of each step of the pipeline.
@@ -143,36 +139,30 @@ impl<'a> Past<'a> {
 
     /// `choice` with what the earlier runs of its plan, and of the default, say that they take; where there were none it stays as it is.
     pub(super) fn predicted(&self, choice: ChoiceRecord) -> ChoiceRecord {
-        let is_default = |choice: &ChoiceRecord| matches!(choice.role, PlanRole::Default | PlanRole::Control);
-        let default = self.measured(choice.rows_read, is_default);
-        let own = match is_default(&choice) {
-            true => default,
-            false => {
-                self.measured(choice.rows_read, |other| !is_default(other) && other.chosen.key == choice.chosen.key)
-            }
+        let own = self.measured(&choice);
+        let default = match choice.is_default() {
+            true => own,
+            false => self.measured(&ChoiceRecord { role: PlanRole::Default, ..choice.clone() }),
         };
         ChoiceRecord { predicted: own.or(choice.predicted), default: default.or(choice.default), ..choice }
     }
 
-    /// What the runs of the step that `is_it` takes say of one over `rows` rows.
-    fn measured(&self, rows: u64, is_it: impl Fn(&ChoiceRecord) -> bool) -> Option<PlanPrediction> {
-        let took = |choice: &&ChoiceRecord| {
-            let cpu_us =
-                choice.cpu_us.filter(|_| is_it(choice) && choice.fell_back.is_none() && choice.rows_read > 0)?;
-            Some(cpu_us as f64 * (rows.max(1) as f64 / choice.rows_read as f64).clamp(0.1, 10.0))
-        };
-        let mut last: Vec<f64> = self.choices.iter().filter_map(took).take(LAST).collect();
+    /// What the last runs of the plan of `now` say of it.
+    fn measured(&self, now: &ChoiceRecord) -> Option<PlanPrediction> {
+        let mut last: Vec<f64> =
+            self.choices.iter().filter_map(|earlier| as_now(earlier, now)).take(LAST_RUNS).collect();
         last.sort_by(f64::total_cmp);
         let (least, most) = (last.first().copied()?, last.last().copied()?);
         let middle = last.get(last.len() / 2).copied()?;
-        Some(PlanPrediction { cpu_us: middle as u64, low_us: (least / WITHIN) as u64, high_us: (most * WITHIN) as u64 })
+        let beyond = self.recalled.beyond().map_or(BEYOND, |of_all| of_all.clamp(LEAST_BEYOND, MOST_BEYOND));
+        Some(PlanPrediction { cpu_us: middle as u64, low_us: (least / beyond) as u64, high_us: (most * beyond) as u64 })
     }
 
-    /// How `plan` differed from the default when it last ran.
-    pub(super) fn changes(&self, plan: Fingerprint) -> Option<&[PlanChange]> {
+    /// What `plan` was when it last ran.
+    pub(super) fn outline(&self, plan: Fingerprint) -> Option<&PlanOutline> {
         let choices = self.recalled.runs.iter().flat_map(|run| &run.steps).filter_map(|step| step.choice.as_deref());
         let mut of_plan = choices.filter(|choice| choice.chosen.key == Some(plan));
-        of_plan.next().map(|choice| choice.chosen.changes.as_slice())
+        of_plan.next().map(|choice| &choice.chosen)
     }
 
     /// Age of the newest of `runs` in seconds.
@@ -206,11 +196,9 @@ pub(super) fn engine() -> EngineRecord {
     }
 }
 
-/// As [`RunRecord::data_version`].
-fn data_version(sources: &[SourceRecord]) -> Fingerprint {
-    let mut parts: Vec<String> = sources.iter().map(|s| format!("{}={}", s.name, s.data_version)).collect();
-    parts.sort_unstable();
-    Fingerprint::of(&parts.join(";"))
+/// `sources` beside those of the runs of `recalled`.
+pub(super) fn volumes(recalled: &Recalled, sources: &[SourceRecord]) -> Volumes {
+    Volumes::new(sources, recalled.runs.iter().map(Arc::as_ref))
 }
 
 /// Rows of `now` ÷ rows of `then`, over the sources that both have; bytes where rows are not known.
@@ -218,10 +206,7 @@ pub(crate) fn growth(then: &[SourceRecord], now: &[SourceRecord]) -> f64 {
     let (mut before, mut after) = (0.0, 0.0);
     for source in now {
         let Some(old) = then.iter().find(|old| old.name == source.name) else { continue };
-        let (a, b) = match (old.rows, source.rows) {
-            (Some(a), Some(b)) => (a as f64, b as f64),
-            _ => (old.bytes as f64 / 24.0, source.bytes as f64 / 24.0),
-        };
+        let [a, b] = old.rows_beside(source);
         before += a;
         after += b;
     }

@@ -12,12 +12,14 @@ use datafusion::logical_expr::{Expr, LogicalPlan, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::prelude::SessionContext;
-use sparklet_history::{Completeness, Evidence, Fingerprint, NoEvidence, Observation, RunId, Scope, Subplan};
+use sparklet_history::{
+    Completeness, Evidence, Fingerprint, NoEvidence, Observation, RunId, Scope, Subplan, data_version,
+};
 
 use super::super::block::Block;
 use super::super::graph::Graph;
 use super::super::reorder;
-use crate::cardinality::{Cardinalities, EstimateSource};
+use crate::cardinality::{Cardinalities, EstimateSource, Volumes};
 use crate::fingerprint::fingerprint_logical;
 use crate::source::{SourceId, SourceMap};
 
@@ -122,7 +124,7 @@ impl Counted {
 }
 
 fn version() -> Fingerprint {
-    Fingerprint::of("data")
+    data_version(&[])
 }
 
 impl Evidence for Counted {
@@ -202,7 +204,7 @@ async fn metadata_alone_put_the_selective_table_first() {
 #[tokio::test]
 async fn a_plan_is_named_once_and_another_one_apart() {
     let tables = Tables::new();
-    let cardinalities = Cardinalities::new(&NoEvidence, SCOPE, &tables.sources).at(version(), BTreeMap::new());
+    let cardinalities = Cardinalities::new(&NoEvidence, SCOPE, &tables.sources).at(Volumes::new(&[], []));
     let plans = [tables.plan(SQL).await, tables.plan("select amount from sales where shop = 3").await];
     let [named, other] = plans.each_ref().map(|plan| cardinalities.named(plan));
     assert!(Arc::ptr_eq(&named, &cardinalities.named(&plans[0].clone())));
@@ -219,14 +221,14 @@ async fn what_runs_counted_is_stronger_than_metadata() {
     // Nearly all sales are of shops of that kind: what metadata cannot know. The plan as written is the better one.
     let mut counted = Counted::default();
     counted.count(&tables, &by_metadata, &["sales", "shops"], 990_000);
-    let cardinalities = Cardinalities::new(&counted, SCOPE, &tables.sources).at(version(), BTreeMap::new());
+    let cardinalities = Cardinalities::new(&counted, SCOPE, &tables.sources).at(Volumes::new(&[], []));
     let learned = reorder(&plan, &cardinalities);
     let learned = learned.map_or(plan.clone(), |reordered| reordered.plan);
     assert_eq!(last(&learned), "shops");
     assert_eq!(cardinalities.evidence(), [RunId::from_bits(7)]);
     // The run of that one tells that few sales are left by it: nothing changes any more.
     counted.count(&tables, &plan, &["items", "sales"], 500_000);
-    let cardinalities = Cardinalities::new(&counted, SCOPE, &tables.sources).at(version(), BTreeMap::new());
+    let cardinalities = Cardinalities::new(&counted, SCOPE, &tables.sources).at(Volumes::new(&[], []));
     let learned = reorder(&plan, &cardinalities);
     assert_eq!(last(&learned.map_or(plan.clone(), |reordered| reordered.plan)), "shops");
 }
@@ -238,7 +240,7 @@ async fn joins_that_never_ran_take_over_what_was_learned_of_their_edges() {
     let by_metadata = reorder(&plan, &Cardinalities::new(&NoEvidence, SCOPE, &tables.sources)).unwrap().plan;
     let mut counted = Counted::default();
     counted.count(&tables, &by_metadata, &["sales", "shops"], 990_000);
-    let cardinalities = Cardinalities::new(&counted, SCOPE, &tables.sources).at(version(), BTreeMap::new());
+    let cardinalities = Cardinalities::new(&counted, SCOPE, &tables.sources).at(Volumes::new(&[], []));
     let profiles = cardinalities.profiles(&by_metadata);
     let block = topmost(&by_metadata);
     let mut graph = Graph::new(&block, &profiles).unwrap();
@@ -278,7 +280,7 @@ async fn more_rows_above_a_key_were_more_rows_below_it() {
         .await;
     let mut counted = Counted::default();
     counted.count(&tables, &plan, &["items", "sales", "shops"], 990_000);
-    let cardinalities = Cardinalities::new(&counted, SCOPE, &tables.sources).at(version(), BTreeMap::new());
+    let cardinalities = Cardinalities::new(&counted, SCOPE, &tables.sources).at(Volumes::new(&[], []));
     let profiles = cardinalities.profiles(&plan);
     let block = topmost(&plan);
     let mut graph = Graph::new(&block, &profiles).unwrap();
@@ -290,4 +292,28 @@ async fn more_rows_above_a_key_were_more_rows_below_it() {
     graph.learn(left, right, profiles.observed(join).unwrap().rows);
     assert!((graph.rows(below) - 990_000.0).abs() < 10_000.0, "{}", graph.rows(below));
     assert!((graph.rows(all) - 990_000.0).abs() < 1.0);
+}
+
+#[tokio::test]
+async fn a_table_that_is_looked_up_adds_no_rows_whatever_another_ones_filter_kept() {
+    let tables = Tables::new();
+    // A tenth of the items is asked for, and nearly all sales are of them: that says nothing of shops.
+    let plan = tables
+        .plan("select count(*) from sales join shops on sales.shop = shops.id join items on sales.item = items.id where items.kind = 3")
+        .await;
+    let mut counted = Counted::default();
+    counted.count(&tables, &plan, &["items", "sales", "shops"], 990_000);
+    let cardinalities = Cardinalities::new(&counted, SCOPE, &tables.sources).at(Volumes::new(&[], []));
+    let profiles = cardinalities.profiles(&plan);
+    let block = topmost(&plan);
+    let mut graph = Graph::new(&block, &profiles).unwrap();
+    let (join, left, right) = *block.joins.last().unwrap();
+    let below = if left.count_ones() == 2 { left } else { right };
+    graph.learn(left, right, profiles.observed(join).unwrap().rows);
+    assert!(graph.rows(below) < 1_000_001.0, "{}", graph.rows(below));
+    // A table of which more rows are found than are looked for has values twice.
+    let (sales, shops) = (0b001, 0b010);
+    assert!(graph.rows(sales | shops) < 1_000_001.0);
+    graph.learn(sales, shops, 3_000_000.0);
+    assert!((graph.rows(sales | shops) - 3_000_000.0).abs() < 1.0);
 }
