@@ -59,7 +59,7 @@ const TIMES_PLANNING: [u64; 2] = [10, 60];
 const MUCH: usize = 20_000;
 
 /// Share of what the default took that a trial may take.
-const TRIAL_SHARE: f64 = 0.97;
+const TRIAL_SHARE: f64 = 0.93;
 
 /// Share of that which a trial has in any case.
 const LEAST_OF_TRIAL: f64 = 0.5;
