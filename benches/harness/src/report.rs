@@ -142,6 +142,13 @@ impl Quantiles {
     }
 }
 
+/// The middle and the ninth tenth of errors against what is asked of them: whether they are met, and in words.
+pub(crate) fn against(of: &Quantiles, [p50, p90]: [f64; 2]) -> (bool, String) {
+    let met = of.p50 <= p50 && of.p90 <= p90;
+    let verdict = if met { "met" } else { "MISSED" };
+    (met, format!("P50 {:.2}, P90 {:.2} ({p50} and {p90} are asked for: {verdict})", of.p50, of.p90))
+}
+
 /// Operators that a report names.
 const WORST: usize = 60;
 

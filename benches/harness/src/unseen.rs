@@ -9,7 +9,7 @@ use sparklet_history::{History, HistoryOptions, Remembered};
 use crate::engine::{Plain, Sparklet, learn};
 use crate::error::{Failure, Result};
 use crate::record::Trace;
-use crate::report::Quantiles;
+use crate::report::{Quantiles, against};
 use crate::runs::Plan;
 
 /// Prediction and time of a query.
@@ -100,16 +100,11 @@ pub(crate) fn summarise(measured: &[Unseen], out: &mut dyn Write) -> Result<bool
     }
     let of = Quantiles::of(&measured.iter().map(Unseen::q_error).collect::<Vec<_>>());
     let within = measured.iter().filter(|unseen| unseen.within()).count() as f64 / measured.len().max(1) as f64;
-    let fine = of.p50 <= BARS[0] && of.p90 <= BARS[1];
+    let (fine, verdict) = against(&of, BARS);
     writeln!(
         out,
-        "CPU time of {} queries that never ran, predicted from the others: P50 {:.2}, P90 {:.2} ({} and {} are asked for: {}); {:.0} % within their interval",
+        "CPU time of {} queries that never ran, predicted from the others: {verdict}; {:.0} % within their interval",
         of.count,
-        of.p50,
-        of.p90,
-        BARS[0],
-        BARS[1],
-        if fine { "met" } else { "MISSED" },
         within * 100.0
     )?;
     Ok(fine)
