@@ -120,6 +120,7 @@ impl Logical<'_> {
     /// Lowers a query: first its scalar subqueries, whose nodes stand after its own.
     fn query(&mut self, plan: &LogicalPlan, demand: Demand) -> Lowered {
         let subqueries = subqueries_of(plan);
+        let before = std::mem::take(&mut self.canon.read);
         let (mut later, mut later_reads) = (Vec::new(), Vec::new());
         let mut level = Level::default();
         if !subqueries.is_empty() {
@@ -142,8 +143,13 @@ impl Logical<'_> {
             level.context = PhysicalPlanningContext::new(indexes, results);
         }
         let outer = std::mem::replace(&mut self.level, level);
+        let (asked, own) = (self.canon.read, self.reads.len());
         let lowered = self.plan(plan, demand);
         self.level = outer;
+        for reads in self.reads.iter_mut().skip(own) {
+            *reads = reads.and(asked);
+        }
+        self.canon.read = before.and(self.canon.read);
         self.nodes.append(&mut later);
         self.reads.append(&mut later_reads);
         lowered

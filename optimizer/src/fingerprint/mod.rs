@@ -83,7 +83,7 @@ impl Reads {
 pub struct PhysicalFingerprints {
     /// One entry a node in pre-order: a parent before its children, these in the order of `children()`.
     pub nodes: Vec<Option<Identity>>,
-    /// What each node reads, in the same order.
+    /// What each node reads, in the same order, with what the scalar subqueries around it read.
     pub reads: Vec<Reads>,
     /// The sources that are read.
     pub sources: Vec<SourceId>,
@@ -96,7 +96,7 @@ pub struct PhysicalFingerprints {
 pub struct LogicalFingerprints {
     /// One entry a node in the order of [`for_each_logical_node`].
     pub nodes: Vec<Option<Identity>>,
-    /// What each node reads, in the same order; what only the subqueries in its expressions read does not count.
+    /// What each node reads, in the same order, with what the scalar subqueries of its query read.
     pub reads: Vec<Reads>,
     /// The sources that are read.
     pub sources: Vec<SourceId>,

@@ -359,8 +359,12 @@ impl Physical<'_> {
             );
             self.subqueries.insert(reader, key);
         }
+        let asked = self.canon.read;
         let end = std::mem::replace(&mut self.cursor, input_at);
         let lowered = self.plan(exec.input(), demand);
+        for reads in self.reads.iter_mut().take(self.cursor).skip(input_at) {
+            *reads = reads.and(asked);
+        }
         self.cursor = end;
         lowered
     }

@@ -102,3 +102,34 @@ fn many_symmetric_occurrences_end_in_time() {
     assert!(exact.contains("edges#9"));
     assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }
+
+#[test]
+fn a_node_reads_what_its_scalar_subqueries_read() {
+    use datafusion::arrow::array::{Int64Array, RecordBatch};
+    use datafusion::arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::prelude::SessionConfig;
+
+    let mut tables = super::Tables::new();
+    let schema = std::sync::Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true)]));
+    for name in ["a", "b", "c"] {
+        let column = std::sync::Arc::new((0..50).collect::<Int64Array>()) as _;
+        let batch = RecordBatch::try_new(std::sync::Arc::clone(&schema), vec![column]).unwrap();
+        tables.add(name, std::sync::Arc::clone(&schema), [batch].into_iter());
+    }
+    super::runtime().block_on(async {
+        let session = tables.session(SessionConfig::new().with_target_partitions(2)).await;
+        let (logical, physical) = session
+            .fingerprints("SELECT k, count(*) FROM a WHERE k > (SELECT avg(k) FROM b WHERE k < (SELECT avg(k) FROM c)) GROUP BY k")
+            .await;
+        let read = |reads: crate::Reads, sources: &[crate::SourceId]| {
+            let mut names: Vec<String> = reads.positions().unwrap().map(|at| sources[at].name().to_owned()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(read(logical.reads[0], &logical.sources), ["a", "b", "c"]);
+        // The operator that runs the subqueries, and what it runs them for.
+        for at in [0, 1] {
+            assert_eq!(read(physical.reads[at], &physical.sources), ["a", "b", "c"], "{at}");
+        }
+    });
+}
