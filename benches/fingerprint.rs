@@ -9,7 +9,6 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use datafusion::datasource::MemTable;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use sparklet_history::Fingerprint;
 use sparklet_optimizer::{SourceId, SourceMap, fingerprint_logical, fingerprint_physical, reductions};
 
 const QUERY: &str = "
@@ -60,7 +59,7 @@ fn session() -> (SessionContext, SourceMap) {
         let schema = Arc::new(Schema::new(fields));
         let table = MemTable::try_new(Arc::clone(&schema), vec![vec![]]).expect("an empty table");
         context.register_table(name, Arc::new(table)).expect("a fresh name");
-        let id = SourceId::Table { pipeline: "bench".into(), name: name.into(), schema: Fingerprint::of(name) };
+        let id = SourceId::Table { pipeline: "bench".into(), name: name.into() };
         sources.add_table(name, id.clone());
         // Projections keep the fields of a table, which no two tables share.
         let fields = schema.fields().clone();

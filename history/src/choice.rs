@@ -134,6 +134,18 @@ pub struct PlanOutline {
     /// The sides of all its joins, as the plan is made again by with other literals; empty for the default and for plans that did not run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub joins: Vec<JoinSides>,
+    /// The orders of its joins, for the same; empty where nothing was rewritten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<JoinOrder>,
+}
+
+/// The order of the joins of a block, whatever its literals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinOrder {
+    /// Templates of the relations, as they stand in the query.
+    pub relations: Vec<Fingerprint>,
+    /// The tree of joins in postfix: the number of a relation, or none for a join of the two before it, the first of which is on the left.
+    pub tree: Vec<Option<u32>>,
 }
 
 /// The sides of a join, whatever its literals.

@@ -7,10 +7,12 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::{OptimizerContext, OptimizerRule};
 
+use sparklet_history::JoinOrder;
+
 use crate::cardinality::Cardinalities;
 use crate::join_order::{
-    EarlyGroups, FinerGroups, KeyPush, MergedAggregates, OrderChange, OuterLater, Reordered, early_groups,
-    finer_groups, merge_aggregates, outer_later, push_keys, reorder, same_columns,
+    EarlyGroups, FinerGroups, KeptOrders, KeyPush, MergedAggregates, OrderChange, OuterLater, Pick, Reordered,
+    any_order, early_groups, finer_groups, merge_aggregates, outer_later, push_keys, reorder_as, same_columns,
 };
 
 /// How a candidate differs from the plan that it was made from.
@@ -37,6 +39,8 @@ pub struct LogicalCandidate {
     pub plan: LogicalPlan,
     /// What was changed.
     pub rewrites: Vec<RewriteNote>,
+    /// The orders of its joins.
+    pub orders: Vec<JoinOrder>,
 }
 
 /// Nodes of a plan from which only one other is made: each takes a search through all of it.
@@ -46,7 +50,8 @@ const LARGE: usize = 120;
 /// them. The same for the same inputs.
 pub fn candidates(logical: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> Vec<LogicalCandidate> {
     let simpler = Simpler::of(logical, cardinalities);
-    let rewritten = |keys, early| rewritten(logical, &simpler, cardinalities, Rewriting { keys, early });
+    let kept = KeptOrders::default();
+    let rewritten = |keys, early| rewritten(logical, &simpler, cardinalities, Rewriting { keys, early }, &kept);
     let Some(most) = rewritten(true, true) else { return Vec::new() };
     let Rewriting { keys, early } = Rewriting::of(&most.rewrites);
     let mut found = vec![most];
@@ -64,14 +69,28 @@ pub fn candidates(logical: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> V
     found
 }
 
-/// The plan for the rows of `logical` with these rewrites, one of [`candidates`] if it has no others: a search
-/// for all of them takes up to three times as long.
+/// The plan for the rows of `logical` with these rewrites, one of [`candidates`] if it has no others: a search for all of them takes up to three
+/// times as long. Joins run in the `orders` that they had; a search for others takes most of the time that is left.
 pub fn candidate_like(
     logical: &LogicalPlan,
     cardinalities: &Cardinalities<'_>,
     rewriting: Rewriting,
+    orders: &[JoinOrder],
 ) -> Option<LogicalCandidate> {
-    rewritten(logical, &Simpler::of(logical, cardinalities), cardinalities, rewriting)
+    let kept = KeptOrders::new(orders);
+    rewritten(logical, &Simpler::of(logical, cardinalities), cardinalities, rewriting, &kept)
+}
+
+/// `logical` with joins in some order that `pick` leads to, and by how much the search expects it to cost more than as it is written, in
+/// nanoseconds of CPU, about; for comparisons. None where there is no other order.
+pub fn any_candidate(
+    logical: &LogicalPlan,
+    cardinalities: &Cardinalities<'_>,
+    pick: &mut Pick<'_>,
+) -> Option<(LogicalPlan, f64)> {
+    let made = any_order(logical, cardinalities, pick)?;
+    let cost = made.because.iter().map(|change| change.cost_after - change.cost_before).sum();
+    Some((narrowed(made.plan, logical)?, cost))
 }
 
 /// What is rewritten beside the orders of joins, and what always is.
@@ -125,7 +144,9 @@ fn rewritten(
     simpler: &Simpler,
     cardinalities: &Cardinalities<'_>,
     rewriting: Rewriting,
+    kept: &KeptOrders,
 ) -> Option<LogicalCandidate> {
+    let mut orders = Vec::new();
     let mut rewrites = simpler.rewrites.clone();
     let mut current = simpler.plan.clone();
     if rewriting.keys
@@ -140,9 +161,13 @@ fn rewritten(
         rewrites.extend(early.into_iter().map(RewriteNote::EarlyGroups));
         current = Some(plan);
     }
-    if let Some(Reordered { plan, because }) = reorder(current.as_ref().unwrap_or(logical), cardinalities) {
-        rewrites.extend(because.into_iter().map(RewriteNote::JoinOrder));
-        current = Some(plan);
+    let reordered = reorder_as(current.as_ref().unwrap_or(logical), cardinalities, kept);
+    if let Some(Reordered { plan, because, orders: of_blocks }) = reordered {
+        orders.extend(of_blocks);
+        if !because.is_empty() {
+            rewrites.extend(because.into_iter().map(RewriteNote::JoinOrder));
+            current = Some(plan);
+        }
     }
     let mut plan = current.unwrap_or_else(|| logical.clone());
     if has_subqueries(&plan) {
@@ -155,9 +180,10 @@ fn rewritten(
                         Some((_, better)) => better.clone(),
                         None => {
                             let simpler = Simpler::of(&query.subquery, cardinalities);
-                            let better = rewritten(&query.subquery, &simpler, cardinalities, rewriting);
+                            let better = rewritten(&query.subquery, &simpler, cardinalities, rewriting, kept);
                             let better = better.map(|better| {
                                 rewrites.extend(better.rewrites);
+                                orders.extend(better.orders);
                                 Arc::new(better.plan)
                             });
                             known.push((Arc::clone(&query.subquery), better.clone()));
@@ -177,7 +203,7 @@ fn rewritten(
     if rewrites.is_empty() {
         return None;
     }
-    Some(LogicalCandidate { plan: narrowed(plan, logical)?, rewrites })
+    Some(LogicalCandidate { plan: narrowed(plan, logical)?, rewrites, orders })
 }
 
 fn has_subqueries(plan: &LogicalPlan) -> bool {

@@ -14,7 +14,7 @@ pub mod join_order;
 pub mod reduction;
 pub mod source;
 
-pub use candidates::{LogicalCandidate, RewriteNote, Rewriting, candidate_like, candidates};
+pub use candidates::{LogicalCandidate, RewriteNote, Rewriting, any_candidate, candidate_like, candidates};
 pub use cardinality::{Cardinalities, Estimate, EstimateSource, Volumes};
 pub use decision::{Learning, decision_of};
 pub use fingerprint::{
@@ -22,8 +22,8 @@ pub use fingerprint::{
     fingerprint_physical, for_each_logical_node,
 };
 pub use join_order::{
-    AggregatePart, EarlyGroups, FinerGroups, JoinSubset, KeyPush, MergedAggregates, OrderChange, OuterLater, Reordered,
-    join_subsets, reorder,
+    AggregatePart, EarlyGroups, FinerGroups, JoinSubset, KeyPush, MergedAggregates, OrderChange, OuterLater, Pick,
+    Reordered, join_subsets, reorder,
 };
 pub use reduction::{PossibleReduction, possible_reductions, reductions};
 pub use source::{ScanTag, ScannedSource, SourceId, SourceMap, SourceNames, tag_scan};

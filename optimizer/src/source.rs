@@ -9,21 +9,18 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
 use serde::{Deserialize, Serialize};
-use sparklet_history::Fingerprint;
 
 use crate::fingerprint::quoted;
 
 /// Identity of a source: stays the same when its files move or the folder is named by date.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SourceId {
-    /// A source of a pipeline.
+    /// A source of a pipeline, whatever its columns are: what a subplan reads of them is part of its own name.
     Table {
         /// Pipeline that declares it.
         pipeline: String,
         /// Name in that pipeline.
         name: String,
-        /// Hash of names and types of its columns.
-        schema: Fingerprint,
     },
     /// The output of a step.
     Step {
@@ -47,9 +44,7 @@ impl SourceId {
 impl fmt::Display for SourceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Table { pipeline, name, schema } => {
-                write!(f, "source {}.{} {schema}", quoted(pipeline), quoted(name))
-            }
+            Self::Table { pipeline, name } => write!(f, "source {}.{}", quoted(pipeline), quoted(name)),
             Self::Step { pipeline, step } => write!(f, "step {}.{}", quoted(pipeline), quoted(step)),
         }
     }

@@ -16,7 +16,8 @@ use crate::error::{AtPath, Failure, Result};
 use crate::home::{Home, Manifest, View, Workload};
 use crate::measure::Cost;
 use crate::record::Trace;
-use crate::runs::{self, Plan};
+use crate::report::Quantiles;
+use crate::runs::{self, CountedOperator, Plan};
 use crate::stats::median;
 use crate::{data, domains, literals};
 
@@ -31,12 +32,19 @@ const WORST: f64 = 1.2;
 /// What the last run may take more than that before the change, of what plain takes.
 const RECOVERED: f64 = 0.05;
 
+/// Most that rows may be off after half as many more or less, in 95 of 100 operators.
+const EXPECTED: f64 = 2.0;
+
 /// What changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Change {
     /// All tables have three times as many rows.
     Volume,
+    /// Half as many more.
+    Larger,
+    /// Half as many.
+    Smaller,
     /// 40 % of the lines are of one supplier.
     HotKey,
     /// Literals are drawn anew with each run.
@@ -58,6 +66,8 @@ pub(crate) struct Timed {
     pub(crate) sparklet_ms: f64,
     pub(crate) plain_ms: f64,
     pub(crate) differs: Option<String>,
+    /// Of the operators that were counted in full in the first pair: expected ÷ counted rows, or the inverse where that is more.
+    pub(crate) q_errors: Vec<f64>,
 }
 
 type Tables = Vec<(String, PathBuf)>;
@@ -98,10 +108,13 @@ fn tables(home: &Home, plan: &Plan, scale: f64, folder: &Path) -> Result<(Manife
 
 /// The tables after the change.
 async fn changed(home: &Home, plan: &Plan, change: Change, before: &Tables, folder: &Path) -> Result<Tables> {
+    // 0.3 × 3 is not 0.9.
+    let scaled = |by: f64| Ok(tables(home, plan, (plan.scale * by * 1e6).round() / 1e6, folder)?.1);
     let written_anew = match change {
         Change::Literals => return Ok(before.clone()),
-        // 0.3 × 3 is not 0.9.
-        Change::Volume => return Ok(tables(home, plan, (plan.scale * 3e6).round() / 1e6, folder)?.1),
+        Change::Volume => return scaled(3.0),
+        Change::Larger => return scaled(1.5),
+        Change::Smaller => return scaled(0.5),
         Change::HotKey => ("lineitem", "l_suppkey", Some("CASE WHEN l_orderkey % 5 < 2 THEN 7 ELSE l_suppkey END")),
         Change::DroppedColumn => ("orders", "o_clerk", None),
         Change::ReplacedTable => {
@@ -161,7 +174,7 @@ impl Run<'_> {
                 None => query.sql.clone(),
             };
             let mut costs: [Vec<Cost>; 2] = Default::default();
-            let mut differs = None;
+            let (mut differs, mut q_errors) = (None, Vec::new());
             scout.run(&sql).await.map_err(|e| e.at(&name))?;
             for pair in 0..plan.pairs {
                 let mut order = [0, 1];
@@ -172,7 +185,10 @@ impl Run<'_> {
                         let (answer, prepared) = sparklet.run(&name, &sql).await.map_err(|e| e.at(&name))?;
                         if pair == 0 {
                             let rows = answer.batches.iter().map(|b| b.num_rows() as u64).sum();
-                            trace.add(&name, &sql, answer.cost, rows, &prepared, prepared.observe_with_texts());
+                            let observed = prepared.observe_with_texts();
+                            let nodes = observed.plan.nodes.iter();
+                            q_errors.extend(nodes.filter_map(|n| Some(CountedOperator::of(&name, n)?.q_error)));
+                            trace.add(&name, &sql, answer.cost, rows, &prepared, observed);
                         }
                         answer
                     } else {
@@ -187,7 +203,8 @@ impl Run<'_> {
             }
             let [sparklet_ms, plain_ms] =
                 costs.map(|costs| median(&costs.iter().map(|c| c.cpu_us as f64 / 1000.0).collect::<Vec<_>>()));
-            measured.push(Timed { change: self.change, run: self.run, query: name, sparklet_ms, plain_ms, differs });
+            let (change, run) = (self.change, self.run);
+            measured.push(Timed { change, run, query: name, sparklet_ms, plain_ms, differs, q_errors });
         }
         let (record, texts) = trace.finish(sparklet.session(), &sparklet.sources);
         if !matches!(self.state.remember(&record, &texts), Remembered::Stored { .. }) {
@@ -232,6 +249,8 @@ pub(crate) fn summarise(measured: &[Timed], out: &mut dyn Write) -> Result<bool>
             (Some(before), Some(after)) => *after <= before + RECOVERED,
             _ => false,
         };
+        let first = measured.iter().filter(|t| t.change == change && t.run == 1);
+        let errors = Quantiles::of(&first.flat_map(|t| t.q_errors.iter().copied()).collect::<Vec<_>>());
         let met = |of: bool| if of { "met" } else { "MISSED" };
         writeln!(out, "{change:?}: CPU ÷ plain by run (0 is the last before the change): {}", shown.join(", "))?;
         writeln!(
@@ -241,7 +260,17 @@ pub(crate) fn summarise(measured: &[Timed], out: &mut dyn Write) -> Result<bool>
             met(slow.is_empty()),
             if slow.is_empty() { String::new() } else { format!(": {}", slow.join(", ")) }
         )?;
-        fine &= recovered && slow.is_empty();
+        let counts = matches!(change, Change::Larger | Change::Smaller);
+        let expected = !counts || errors.p95 <= EXPECTED;
+        writeln!(
+            out,
+            "  rows of {} operators in the first run after it, expected ÷ counted: P50 {:.2}, P95 {:.2}{}",
+            errors.count,
+            errors.p50,
+            errors.p95,
+            if counts { format!(" (P95 {EXPECTED} is asked for: {})", met(expected)) } else { String::new() }
+        )?;
+        fine &= recovered && slow.is_empty() && expected;
     }
     Ok(fine)
 }

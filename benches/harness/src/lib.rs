@@ -18,6 +18,7 @@ mod learning;
 mod literals;
 mod measure;
 mod memory;
+mod oracle;
 mod peer;
 mod plot;
 mod prior;

@@ -101,7 +101,7 @@ pub(crate) struct CountedOperator {
 }
 
 impl CountedOperator {
-    fn of(query: &str, node: &NodeRecord) -> Option<Self> {
+    pub(crate) fn of(query: &str, node: &NodeRecord) -> Option<Self> {
         let (q_error, expected, rows) = (node.q_error()?, node.estimated_rows?, node.rows?);
         let operator = format!("{} {}", node.operator, node.detail);
         let whole = node.completeness == Completeness::Complete;

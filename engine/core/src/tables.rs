@@ -49,13 +49,13 @@ pub(crate) async fn register(session: &Session, name: &str, spec: &SourceSpec) -
         data_version: files.version(),
         schema_version: schema_version(&schema),
     };
-    let id = source_id(session, name, record.schema_version);
+    let id = source_id(session, name);
     session.register_named(name, table, id, files.statistics)?;
     Ok(record)
 }
 
-fn source_id(session: &Session, name: &str, schema: Fingerprint) -> SourceId {
-    SourceId::Table { pipeline: session.pipeline().to_owned(), name: name.to_owned(), schema }
+fn source_id(session: &Session, name: &str) -> SourceId {
+    SourceId::Table { pipeline: session.pipeline().to_owned(), name: name.to_owned() }
 }
 
 /// Hash over names and types of the columns in order.
@@ -70,7 +70,7 @@ fn register_generated(session: &Session, name: &str, spec: &SourceSpec) -> Resul
     let schema = table.schema();
     let rows = tpch::row_count(&spec.location, scale).and_then(|rows| usize::try_from(rows).ok());
     let statistics = rows.map(|rows| Statistics::new_unknown(&schema).with_num_rows(Precision::Inexact(rows)));
-    session.register_named(name, table, source_id(session, name, schema_version(&schema)), statistics)?;
+    session.register_named(name, table, source_id(session, name), statistics)?;
     Ok(SourceRecord {
         name: name.to_owned(),
         location: spec.written.clone(),
@@ -175,7 +175,7 @@ async fn open(session: &Session, name: &str, spec: &SourceSpec) -> Result<(Arc<d
     let table: Arc<dyn TableProvider> = Arc::new(table);
     match &spec.options.null {
         Some(null) => {
-            let id = source_id(session, name, schema_version(&table.schema()));
+            let id = source_id(session, name);
             let table: Arc<dyn TableProvider> = Arc::new(NamedTable::new(table, id));
             Ok((typed_view(name, table, &file_schema, null)?, files))
         }

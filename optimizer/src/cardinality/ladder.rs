@@ -43,7 +43,8 @@ impl Volumes {
                 let Some(&at) = places.get(&then.name) else { continue };
                 let (Some(volume), Some(now)) = (volumes.get_mut(at), now.get(at)) else { continue };
                 let [then_rows, now_rows] = then.rows_beside(now);
-                *volume = Volume { then: then_rows, now: now_rows, same: then.data_version == now.data_version };
+                let same = (then.data_version, then.schema_version) == (now.data_version, now.schema_version);
+                *volume = Volume { then: then_rows, now: now_rows, same };
             }
             (run.id.clone(), volumes)
         };
@@ -63,10 +64,10 @@ impl Volumes {
 
     /// Whether what `seen` was counted in had the rows that are to be read now.
     fn same(&self, seen: &Observation, reads: Reads) -> bool {
-        seen.data_version == self.data_version
-            || reads.positions().zip(self.runs.get(&seen.run)).is_some_and(|(mut positions, volumes)| {
-                positions.all(|at| volumes.get(at).is_some_and(|volume| volume.same))
-            })
+        match reads.positions().zip(self.runs.get(&seen.run)) {
+            Some((mut positions, volumes)) => positions.all(|at| volumes.get(at).is_some_and(|volume| volume.same)),
+            None => seen.data_version == self.data_version,
+        }
     }
 
     /// Rows of the sources that are read now ÷ rows that `run` read of them; none where that is not known of the run.

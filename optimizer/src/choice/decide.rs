@@ -263,7 +263,7 @@ mod tests {
 
     fn candidate(n: u8, us: f64, low: f64, high: f64) -> Candidate {
         Candidate {
-            plan: PlanOutline { key: Some(Fingerprint([n; 16])), changes: Vec::new(), joins: Vec::new() },
+            plan: PlanOutline { key: Some(Fingerprint([n; 16])), ..PlanOutline::default() },
             predicted: PlanPrediction { cpu_us: 0, low_us: 0, high_us: 0 },
             gain: Gain { us, low, high },
         }

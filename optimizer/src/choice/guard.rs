@@ -20,6 +20,9 @@ pub const MOST_UNDECIDED: u32 = 3;
 /// Runs after a loss in which nothing else is tried: where one plan was mispredicted the next may be.
 pub const RESTS: u32 = 9;
 
+/// Where the default takes so many times what it took before, a trial that was ended by that has not lost.
+const MUCH_MORE: f64 = 1.5;
+
 /// Plans that are remembered as refused.
 const MOST_REFUSED: usize = 16;
 
@@ -51,7 +54,7 @@ pub struct Ran {
     pub volume: u32,
     /// How it ended.
     pub ended: Ended,
-    /// CPU time that was lost with a trial before the default took over.
+    /// CPU time that was lost with a trial before the default took over, whose own time is `took`.
     pub fell_back_us: Option<u64>,
 }
 
@@ -81,14 +84,32 @@ pub fn advance(mut state: GuardState, ran: &Ran) -> GuardState {
     state.since_default = state.since_default.saturating_add(1);
     state.rests = state.rests.saturating_sub(1);
     if let Some(lost) = ran.fell_back_us {
-        // The default ran in its place, in the same run: the plan lost, whatever the default then took.
-        let reference = reference_us(&state, ran.took.rows, ran.took.work).unwrap_or(ran.took.cpu_us);
-        return roll_back(state, ran, lost, reference);
+        return of_fallen_back(state, ran, lost);
     }
     match ran.role {
         PlanRole::Default | PlanRole::Control => of_default(state, ran),
         PlanRole::Trial | PlanRole::Adopted | PlanRole::Pinned => of_other(state, ran),
     }
+}
+
+/// After a trial that was ended when it had taken `lost_us`, in whose place the default ran, in the same run.
+fn of_fallen_back(mut state: GuardState, ran: &Ran, lost_us: u64) -> GuardState {
+    let reference = reference_us(&state, ran.took.rows, ran.took.work);
+    if ran.ended != Ended::Succeeded {
+        return roll_back(state, ran, lost_us, reference.unwrap_or(ran.took.cpu_us));
+    }
+    let cpu_us = ran.took.cpu_us;
+    let limited_by = reference_us(&state, ran.took.rows, None);
+    // Wall time is that of both.
+    let share = cpu_us as f64 / (cpu_us + lost_us).max(1) as f64;
+    state.default = Some(Measured { wall_us: (ran.took.wall_us as f64 * share) as u64, ..ran.took });
+    state.since_default = 0;
+    let mut state = roll_back(state, ran, lost_us, reference.unwrap_or(cpu_us));
+    // Where the default has more to do by far than when the limit was measured, the plan may be tried again some day.
+    if limited_by.is_some_and(|was| cpu_us as f64 > was as f64 * MUCH_MORE && lost_us > was / 2) {
+        state.refused.retain(|refused| Some(refused.plan) != ran.plan);
+    }
+    state
 }
 
 fn of_default(mut state: GuardState, ran: &Ran) -> GuardState {
@@ -176,9 +197,9 @@ fn refuse(state: &mut GuardState, plan: Fingerprint, lost_us: u64, volume: u32) 
     }
 }
 
-/// True if nothing is tried, since a plan lost over about as much data not long ago.
+/// True if nothing is tried, since a trial was ended, or a plan lost over about as much data, not long ago.
 pub fn rests(state: &GuardState, volume: u32) -> bool {
-    state.rests > 0 && state.refused.last().is_some_and(|refused| is_alike(refused, volume))
+    state.rests > 0 && state.refused.last().is_none_or(|refused| is_alike(refused, volume))
 }
 
 /// Whether `volume` is about that over which a plan lost.

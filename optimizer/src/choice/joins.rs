@@ -112,33 +112,123 @@ pub fn join_sides(plan: &Arc<dyn ExecutionPlan>, fingerprints: &PhysicalFingerpr
     sides
 }
 
-/// The choices by which the joins of `plan` have the `sides` of another plan that differs in literals. Where several joins differ in nothing
-/// else, they are told apart by their order.
+/// The choices by which the joins of `plan` have the `sides` of another plan, in pre-order, that differs in literals. Where several joins differ in
+/// nothing else, they are told apart by where they stand; where that tells nothing either, for a join of two copies of one subplan, the other one
+/// is built if `others`.
 pub fn with_sides(
     plan: &Arc<dyn ExecutionPlan>,
     fingerprints: &PhysicalFingerprints,
     sides: &[JoinSides],
+    others: bool,
 ) -> Vec<JoinChoice> {
+    let tree = Joins::of(plan, fingerprints, &mut 0);
+    let mut choices = Vec::new();
+    let mut search = Places { others, steps: MOST_STEPS, choices: &mut choices };
+    if tree.count == sides.len() && tree.with_sides(sides, &mut search) {
+        return choices;
+    }
     let mut left: HashMap<Fingerprint, VecDeque<&JoinSides>> = HashMap::new();
     for of_join in sides {
         left.entry(of_join.join).or_default().push_back(of_join);
     }
-    let mut choices = Vec::new();
+    choices.clear();
     for_each_join(plan, fingerprints, &mut |join, whole, [build, probe]| {
         let Some(wanted) = left.get_mut(&whole.template).and_then(VecDeque::pop_front) else { return };
         let swap = build.template != wanted.build && probe.template == wanted.build;
-        let build = if swap { probe } else { build };
-        let (join_name, build_name) = (whole.fingerprint, build.fingerprint);
-        choices.push(JoinChoice {
-            join: join_name,
-            build: build_name,
-            collect: wanted.collect,
-            on: on_text(join),
-            build_rows: 0,
-            probe_rows: 0,
-        });
+        choices.push(chosen(whole, if swap { probe } else { build }, wanted.collect, on_text(join)));
     });
     choices
+}
+
+fn chosen(join: Identity, build: Identity, collect: bool, on: String) -> JoinChoice {
+    JoinChoice { join: join.fingerprint, build: build.fingerprint, collect, on, build_rows: 0, probe_rows: 0 }
+}
+
+/// Joins that are looked at for the place of each: where copies of a subplan are joined with one another, which is which shows further down.
+const MOST_STEPS: usize = 20_000;
+
+/// The joins of a plan as they stand in it.
+struct Joins {
+    /// A join, its inputs (the one that is built first), and its keys; none for a node that has several inputs for another reason.
+    join: Option<(Identity, [Identity; 2], String)>,
+    below: Vec<Self>,
+    /// Joins, this one included.
+    count: usize,
+}
+
+impl Joins {
+    #[recursive::recursive]
+    fn of(plan: &Arc<dyn ExecutionPlan>, fingerprints: &PhysicalFingerprints, at: &mut usize) -> Self {
+        let own = *at;
+        *at += 1;
+        let mut places = Vec::new();
+        let mut below = Vec::new();
+        for child in plan.children() {
+            places.push(*at);
+            below.push(Self::of(child, fingerprints, at));
+        }
+        let identity = |at: usize| fingerprints.nodes.get(at).copied().flatten();
+        let join = match (plan.downcast_ref::<HashJoinExec>(), places.as_slice()) {
+            (Some(join), &[build, probe]) => identity(own)
+                .zip(identity(build).zip(identity(probe)))
+                .map(|(whole, (build, probe))| (whole, [build, probe], on_text(join))),
+            _ => None,
+        };
+        let count = usize::from(join.is_some()) + below.iter().map(|joins| joins.count).sum::<usize>();
+        Self { join, below, count }
+    }
+
+    /// Adds the choices by which these joins are `wanted`, one after the other; false, and as it was, where they cannot be.
+    #[recursive::recursive]
+    fn with_sides(&self, wanted: &[JoinSides], search: &mut Places<'_>) -> bool {
+        let Some(left) = search.steps.checked_sub(1) else { return false };
+        search.steps = left;
+        let Some((whole, [build, probe], on)) = &self.join else {
+            return Self::each(self.below.iter(), wanted, search);
+        };
+        let Some((own, wanted)) = wanted.split_first().filter(|(own, _)| own.join == whole.template) else {
+            return false;
+        };
+        let before = search.choices.len();
+        let mut ways = [(build, false), (probe, true)];
+        if search.others {
+            ways.reverse();
+        }
+        for (build, swapped) in ways.into_iter().filter(|(build, _)| build.template == own.build) {
+            search.choices.push(chosen(*whole, *build, own.collect, on.clone()));
+            let found = match swapped {
+                false => Self::each(self.below.iter(), wanted, search),
+                true => Self::each(self.below.iter().rev(), wanted, search),
+            };
+            if found {
+                return true;
+            }
+            search.choices.truncate(before);
+        }
+        false
+    }
+
+    fn each<'a>(below: impl Iterator<Item = &'a Self>, mut wanted: &[JoinSides], search: &mut Places<'_>) -> bool {
+        let before = search.choices.len();
+        for joins in below {
+            let Some((of_these, rest)) = wanted.split_at_checked(joins.count) else { return false };
+            if !joins.with_sides(of_these, search) {
+                search.choices.truncate(before);
+                return false;
+            }
+            wanted = rest;
+        }
+        true
+    }
+}
+
+/// What a search for the places of joins goes by, and what it found.
+struct Places<'a> {
+    /// Of two inputs that are alike, the one that is probed is tried first.
+    others: bool,
+    /// Joins that it may still look at.
+    steps: usize,
+    choices: &'a mut Vec<JoinChoice>,
 }
 
 /// Calls `visit` for each hash join whose subplan and inputs have names, with these: the input that is built, and the other one.
@@ -278,6 +368,7 @@ mod tests {
     use datafusion::prelude::SessionConfig;
 
     use super::*;
+    use crate::choice::plan_key;
     use crate::fingerprint::tests::{Tables, runtime};
 
     /// Joins that differ in nothing but a literal, and one beside them.
@@ -288,8 +379,53 @@ mod tests {
         )
     }
 
+    /// Two copies of a join of two, joined with one another, that differ in nothing but literals.
+    fn copies([a, b]: [i64; 2]) -> String {
+        let copy = |of: i64| {
+            format!(
+                "SELECT x.k, max(s.v) AS m FROM big x JOIN small s ON x.k = s.k JOIN big y ON x.v = y.v WHERE s.v > {of} GROUP BY x.k"
+            )
+        };
+        format!("SELECT count(*) FROM ({}) p JOIN ({}) q ON p.m = q.m", copy(a), copy(b))
+    }
+
     #[test]
-    fn joins_have_the_sides_they_had_with_other_literals() {
+    fn copies_of_a_subplan_that_change_places_keep_their_own_sides() {
+        let tables = tables();
+        runtime().block_on(async {
+            let mut config = SessionConfig::new().with_target_partitions(3);
+            config.options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
+            let session = tables.session(config).await;
+            let sources: Arc<dyn SourceNames> = Arc::new(session.sources.clone());
+            let named = |plan: &Arc<dyn ExecutionPlan>| fingerprint_physical(plan, sources.as_ref());
+            let (_, plan) = session.plans(&copies([1, 2])).await;
+            let mut all = Vec::new();
+            for_each_join(&plan, &named(&plan), &mut |join, whole, sides| all.push((whole, sides, on_text(join))));
+            assert_eq!(all.len(), 5);
+            let mut keys = std::collections::HashSet::new();
+            // Which side each of them builds.
+            for ways in 0..1_usize << all.len() {
+                let of = |(at, (whole, sides, on)): (usize, &(Identity, [Identity; 2], String))| {
+                    chosen(*whole, sides[ways >> at & 1], true, on.clone())
+                };
+                let rule = LearnedJoins::new(all.iter().enumerate().map(of), Arc::clone(&sources));
+                let made = rule.applied(Arc::clone(&plan), &named(&plan)).unwrap();
+                let (key, wanted) = (plan_key(&made, &named(&made)), join_sides(&made, &named(&made)));
+                keys.insert(key);
+                let (_, other) = session.plans(&copies([11, 12])).await;
+                let names = named(&other);
+                let again = [false, true].map(|others| {
+                    let rule = LearnedJoins::new(with_sides(&other, &names, &wanted, others), Arc::clone(&sources));
+                    let again = rule.applied(Arc::clone(&other), &names).unwrap();
+                    plan_key(&again, &named(&again))
+                });
+                assert!(again.contains(&key), "{ways:b}");
+            }
+            assert!(keys.len() > 16, "{}", keys.len());
+        });
+    }
+
+    fn tables() -> Tables {
         let mut tables = Tables::new();
         let schema = Arc::new(Schema::new(["k", "v"].map(|name| Field::new(name, DataType::Int64, true)).to_vec()));
         for (name, rows) in [("big", 5_000), ("small", 700)] {
@@ -297,6 +433,12 @@ mod tests {
             let batch = RecordBatch::try_new(Arc::clone(&schema), vec![column(97), column(rows)]).unwrap();
             tables.add(name, Arc::clone(&schema), [batch].into_iter());
         }
+        tables
+    }
+
+    #[test]
+    fn joins_have_the_sides_they_had_with_other_literals() {
+        let tables = tables();
         runtime().block_on(async {
             let mut config = SessionConfig::new().with_target_partitions(3);
             // Inputs of finished plans cannot change places with it.
@@ -319,7 +461,7 @@ mod tests {
                 }
                 let (_, other) = session.plans(&sql([11, 12, 4_000])).await;
                 let names = named(&other);
-                let rule = LearnedJoins::new(with_sides(&other, &names, &wanted), Arc::clone(&sources));
+                let rule = LearnedJoins::new(with_sides(&other, &names, &wanted, false), Arc::clone(&sources));
                 let made = rule.applied(other, &names).unwrap();
                 let mut sides = join_sides(&made, &named(&made));
                 // Swapped inputs stand in another order.

@@ -110,6 +110,7 @@ impl<'a> Known<'a> {
     ) -> Vec<Option<RowEstimate>> {
         self.cardinalities.reading(fingerprints);
         let mut estimates = Vec::new();
+        let mut counted = Vec::new();
         let statistics = StatisticsContext::new();
         let mut visit = |node: &Arc<dyn ExecutionPlan>, at: usize| {
             let identity = fingerprints.nodes.get(at).copied().flatten();
@@ -117,21 +118,23 @@ impl<'a> Known<'a> {
                 let observed = self.cardinalities.of_subplan(&identity).map(RowEstimate::from);
                 observed.or_else(|| self.composed.get(&identity.fingerprint).cloned())
             });
+            counted.push(known.is_some());
             estimates.push(known.or_else(|| by_statistics(node, &statistics)));
         };
         for_each_node(plan, &mut 0, &mut visit);
-        states(plan, &mut 0, None, &mut estimates);
+        states(plan, &mut 0, None, &mut estimates, &counted);
         estimates
     }
 }
 
-/// Rows of partial aggregates, and of what moves them: no more than the groups that the final one makes of them, in each partition. What passes
-/// is no subplan, so nothing was observed of it by name, and DataFusion expects as many rows as go in.
+/// Rows of partial aggregates, and of what moves them, where no run `counted` them: no more than the groups that the final one makes of them, in
+/// each partition. DataFusion expects as many rows as go in.
 fn states(
     plan: &Arc<dyn ExecutionPlan>,
     at: &mut usize,
     groups: Option<&RowEstimate>,
     estimates: &mut [Option<RowEstimate>],
+    counted: &[bool],
 ) {
     let own = *at;
     *at += 1;
@@ -147,7 +150,7 @@ fn states(
     };
     let first = *at;
     for child in &children {
-        states(child, at, below.as_ref(), estimates);
+        states(child, at, below.as_ref(), estimates, counted);
     }
     let (Some(groups), Some(input)) = (groups, estimates.get(first).cloned().flatten()) else { return };
     let estimate = match (aggregate, children.as_slice()) {
@@ -164,7 +167,7 @@ fn states(
         }
         _ => return,
     };
-    if let Some(known) = estimates.get_mut(own) {
+    if let Some(known) = estimates.get_mut(own).filter(|_| counted.get(own) != Some(&true)) {
         *known = Some(estimate);
     }
 }
@@ -217,7 +220,7 @@ mod tests {
             estimates.push(Some(RowEstimate::within(if groups { 7.0 } else { 10_000.0 }, 1.0, groups)));
             modes.push(mode);
         });
-        states(&plan, &mut 0, None, &mut estimates);
+        states(&plan, &mut 0, None, &mut estimates, &[]);
         let at = modes.iter().position(|mode| *mode == Some(AggregateMode::Partial)).unwrap();
         let partial = estimates[at].as_ref().unwrap();
         assert!(partial.rows > 6.0 && partial.rows <= 28.0, "{partial:?}");

@@ -29,6 +29,7 @@ use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec, WindowUDFExpr};
 use datafusion::physical_plan::work_table::WorkTableExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, WindowExpr};
+use sparklet_history::Fingerprint;
 
 use super::canon::{Canon, Lowered};
 use super::expression::{AggregateCall, Columns, Expressions, Opaque, Subqueries, project};
@@ -114,8 +115,45 @@ impl Physical<'_> {
         self.canon.read = before.and(self.canon.read);
         if matches!(rows, Rows::Its) {
             self.nodes[position] = self.canon.identity(&mut lowered);
+            self.states(plan.as_ref(), position);
         }
         lowered
+    }
+
+    /// Names the states that the aggregate at `position` is made of, and whatever moves them: they are no rows of a subplan, but how many there are
+    /// follows from it, the number of partitions, and how its keys lie.
+    fn states(&mut self, plan: &dyn ExecutionPlan, position: usize) {
+        let Some(aggregate) = plan.downcast_ref::<AggregateExec>() else { return };
+        let Some(whole) = self.nodes.get(position).copied().flatten() else { return };
+        if !matches!(aggregate.mode(), AggregateMode::Final | AggregateMode::FinalPartitioned) {
+            return;
+        }
+        let mut next = aggregate.input();
+        let mut last = position + 1;
+        let partial = loop {
+            if let Some(partial) = next.downcast_ref::<AggregateExec>() {
+                break partial;
+            }
+            let children = next.children();
+            let [input] = children.as_slice() else { return };
+            next = *input;
+            last += 1;
+        };
+        let unnamed = self.nodes.get(position + 1..=last).is_some_and(|nodes| nodes.iter().all(Option::is_none));
+        if !unnamed || partial.mode().input_mode() != AggregateInputMode::Raw || partial.group_expr().is_empty() {
+            return;
+        }
+        let partitions = next.output_partitioning().partition_count();
+        let [exact, blind] = [whole.fingerprint, whole.template].map(|of| {
+            let text = format!("states of {of} in {partitions} partitions");
+            let name = Fingerprint::of(&text);
+            self.canon.texts.insert(name, text);
+            name
+        });
+        for at in position + 1..=last {
+            self.nodes[at] = Some(Identity { fingerprint: exact, template: blind });
+            self.reads[at] = self.reads[position];
+        }
     }
 
     fn operator(&mut self, plan: &dyn ExecutionPlan, demand: Demand) -> (Lowered, Rows) {

@@ -35,6 +35,48 @@ impl Tree {
             Self::Join(left, right) => left.set() | right.set(),
         }
     }
+
+    /// See [`sparklet_history::JoinOrder`].
+    pub(super) fn to_postfix(&self) -> Vec<Option<u32>> {
+        fn walk(tree: &Tree, into: &mut Vec<Option<u32>>) {
+            match tree {
+                Tree::Relation(relation) => into.push(Some(*relation as u32)),
+                Tree::Join(left, right) => {
+                    walk(left, into);
+                    walk(right, into);
+                    into.push(None);
+                }
+            }
+        }
+        let mut postfix = Vec::new();
+        walk(self, &mut postfix);
+        postfix
+    }
+
+    /// The tree over `relations` relations; none where `postfix`, which comes from outside, is not one of each of them once.
+    pub(super) fn from_postfix(postfix: &[Option<u32>], relations: usize) -> Option<Self> {
+        let mut stack: Vec<Self> = Vec::new();
+        let mut seen: Set = 0;
+        for part in postfix {
+            let tree = match *part {
+                Some(relation) => {
+                    let relation = usize::try_from(relation).ok().filter(|&r| r < relations.min(MAX_RELATIONS))?;
+                    if seen & single(relation) != 0 {
+                        return None;
+                    }
+                    seen |= single(relation);
+                    Self::Relation(relation)
+                }
+                None => {
+                    let (right, left) = (stack.pop()?, stack.pop()?);
+                    Self::Join(Box::new(left), Box::new(right))
+                }
+            };
+            stack.push(tree);
+        }
+        let tree = stack.pop()?;
+        (stack.is_empty() && seen.count_ones() as usize == relations).then_some(tree)
+    }
 }
 
 #[derive(Debug)]

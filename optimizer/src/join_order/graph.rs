@@ -3,7 +3,7 @@
 use datafusion::common::{DFSchema, HashMap, HashSet, Result};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 
-use super::block::{Block, name_of, place_of, relations_of};
+use super::block::{Block, Tree, name_of, place_of, relations_of};
 use super::cost::Input;
 use super::set::{Set, members, single, within};
 use crate::cardinality::join::{KeySide, asked_for, divisor, matching_share};
@@ -152,6 +152,19 @@ impl Graph {
                 }
                 // What reads no relation is settled with the first.
                 _ => own.push((if of == 0 { 0 } else { of.trailing_zeros() as usize }, expr.clone())),
+            }
+        }
+        // What is asked about in a semi-joined relation is a class of its own, which others of them may share.
+        for existence in &block.existences {
+            let this = single(existence.relation);
+            for (l, r) in existence.conjuncts.iter().filter_map(sides) {
+                let outer = if relations_of(l) == this { r } else { l };
+                let of = relations_of(outer);
+                let known = classes.iter().any(|class| class.members.iter().any(|m| m.expr == *outer));
+                if of.count_ones() == 1 && of != this && !known {
+                    let members = vec![member(outer, of.trailing_zeros() as usize)];
+                    classes.push(Class { members, relations: of });
+                }
             }
         }
         let class_of = |expr: &Expr| classes.iter().position(|class| class.members.iter().any(|m| m.expr == *expr));
@@ -349,6 +362,16 @@ impl Graph {
             (None, Some(partner)) => self.answers(partner, left),
             (Some(partner), None) => self.answers(partner, right),
             (Some(_), Some(_)) => false,
+        }
+    }
+
+    /// Whether the joins of `tree` can be made: what semi- and anti-joined relations are asked about is there.
+    pub(super) fn may_run(&self, tree: &Tree) -> bool {
+        match tree {
+            Tree::Relation(relation) => *relation < self.relations.len(),
+            Tree::Join(left, right) => {
+                self.may_run(left) && self.may_run(right) && self.may_join(left.set(), right.set())
+            }
         }
     }
 

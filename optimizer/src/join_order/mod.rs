@@ -20,13 +20,16 @@ mod subsets;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
+
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{HashMap, Result};
 use datafusion::logical_expr::LogicalPlan;
+use sparklet_history::{Fingerprint, JoinOrder};
 
 use crate::cardinality::{Cardinalities, Profiles, address};
 use crate::fingerprint::Identity;
-use block::Block;
+use block::{Block, Tree};
 pub(crate) use eager::early_groups;
 pub use eager::{AggregatePart, EarlyGroups};
 pub use finer::FinerGroups;
@@ -59,6 +62,37 @@ pub struct Reordered {
     pub plan: LogicalPlan,
     /// Blocks that changed, the outermost first.
     pub because: Vec<OrderChange>,
+    /// The orders of all blocks, by which the plan is made again with other literals.
+    pub orders: Vec<JoinOrder>,
+}
+
+/// Orders of joins that a plan had before, each for one block.
+#[derive(Debug, Default)]
+pub(crate) struct KeptOrders(RefCell<Vec<JoinOrder>>);
+
+impl KeptOrders {
+    /// What a plan that is to be made again had.
+    pub(crate) fn new(orders: &[JoinOrder]) -> Self {
+        Self(RefCell::new(orders.to_vec()))
+    }
+
+    /// The order of the next block with these relations.
+    fn take(&self, relations: &[Fingerprint]) -> Option<Tree> {
+        let mut kept = self.0.borrow_mut();
+        let at = kept.iter().position(|order| order.relations == relations)?;
+        Tree::from_postfix(&kept.remove(at).tree, relations.len())
+    }
+}
+
+/// Chooses one of so many, by number.
+pub type Pick<'a> = dyn FnMut(usize) -> usize + 'a;
+
+/// Where orders come from.
+enum Orders<'a> {
+    /// The cheapest, where none is kept.
+    Cheapest(&'a KeptOrders),
+    /// Any.
+    Any(RefCell<&'a mut Pick<'a>>),
 }
 
 /// Share of the cost of a block that another order must save.
@@ -68,25 +102,74 @@ const MIN_GAIN: f64 = 0.05;
 /// changes. The schema stays what it was. Columns that are no longer needed are still carried: see
 /// [`crate::candidates`].
 pub fn reorder(plan: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> Option<Reordered> {
+    reorder_as(plan, cardinalities, &KeptOrders::default()).filter(|reordered| !reordered.because.is_empty())
+}
+
+/// The same, in the orders that are kept for its blocks; where none is, it is looked for. With the orders where nothing changes, too.
+pub(crate) fn reorder_as(
+    plan: &LogicalPlan,
+    cardinalities: &Cardinalities<'_>,
+    kept: &KeptOrders,
+) -> Option<Reordered> {
+    reorder_by(plan, cardinalities, Orders::Cheapest(kept))
+}
+
+/// `plan` with the joins of each block in some order that `pick` leads to, all of which have conditions where the block has; for
+/// comparisons. None where no block can have another order.
+pub fn any_order(plan: &LogicalPlan, cardinalities: &Cardinalities<'_>, pick: &mut Pick<'_>) -> Option<Reordered> {
+    let made = reorder_by(plan, cardinalities, Orders::Any(RefCell::new(pick)))?;
+    (!made.because.is_empty()).then_some(made)
+}
+
+fn reorder_by(plan: &LogicalPlan, cardinalities: &Cardinalities<'_>, wanted: Orders<'_>) -> Option<Reordered> {
     let identities = cardinalities.identities(plan);
     let profiles = Profiles::new(cardinalities.observed(&identities));
-    let mut search = Search { cardinalities, identities, profiles: &profiles, changes: Vec::new() };
+    let mut search = Search {
+        templates: templates(plan, cardinalities),
+        ..Search::new(cardinalities, identities, &profiles, wanted)
+    };
     let plan = search.plan(plan).ok()?;
-    (!search.changes.is_empty()).then_some(Reordered { plan, because: search.changes })
+    let Search { changes, orders, .. } = search;
+    Some(Reordered { plan, because: changes, orders })
+}
+
+/// Templates of the subplans of `plan` by address; none where there is no past that a plan could be made again from.
+fn templates(plan: &LogicalPlan, cardinalities: &Cardinalities<'_>) -> HashMap<usize, Fingerprint> {
+    let mut templates = HashMap::default();
+    let names = cardinalities.named(plan);
+    let mut of_nodes = names.nodes.iter();
+    crate::for_each_logical_node(plan, &mut |node| {
+        templates.extend(of_nodes.next().copied().flatten().map(|identity| (address(node), identity.template)));
+    });
+    templates
 }
 
 /// How often an order is looked for again with what past runs tell of the last one found.
 const ROUNDS: usize = 4;
 
-struct Search<'a> {
+struct Search<'a, 'o> {
     cardinalities: &'a Cardinalities<'a>,
     /// Of the nodes of the plan.
     identities: HashMap<usize, Identity>,
+    /// Of the same, tables included.
+    templates: HashMap<usize, Fingerprint>,
     profiles: &'a Profiles,
+    wanted: Orders<'o>,
     changes: Vec<OrderChange>,
+    orders: Vec<JoinOrder>,
 }
 
-impl Search<'_> {
+impl<'a, 'o> Search<'a, 'o> {
+    fn new(
+        cardinalities: &'a Cardinalities<'a>,
+        identities: HashMap<usize, Identity>,
+        profiles: &'a Profiles,
+        wanted: Orders<'o>,
+    ) -> Self {
+        let (templates, changes, orders) = (HashMap::default(), Vec::new(), Vec::new());
+        Self { cardinalities, identities, templates, profiles, wanted, changes, orders }
+    }
+
     #[recursive::recursive]
     fn plan(&mut self, plan: &LogicalPlan) -> Result<LogicalPlan> {
         if let Some(block) = Block::of(plan)?
@@ -112,7 +195,7 @@ impl Search<'_> {
     }
 
     /// The cheapest order. Past runs may tell of its joins too: then it is looked for again.
-    fn order(&self, plan: &LogicalPlan, block: &Block<'_>, graph: &mut Graph) -> Result<Option<(block::Tree, f64)>> {
+    fn order(&self, plan: &LogicalPlan, block: &Block<'_>, graph: &mut Graph) -> Result<Option<(Tree, f64)>> {
         for (join, left, right) in written(block) {
             if let Some(known) = self.profiles.observed(join) {
                 graph.learn(left, right, known.rows);
@@ -168,21 +251,50 @@ impl Search<'_> {
         if block.relations.len() < 3 {
             return Ok(None);
         }
-        let mut graph = Graph::new(block, self.profiles)?;
-        let Some((tree, cost_after)) = self.order(plan, block, &mut graph)? else { return Ok(None) };
-        let cost_before = search::cost_of(&mut graph, &block.written);
-        if tree == block.written || cost_after > cost_before * (1.0 - MIN_GAIN) {
+        let relations = block.relations.iter().map(|relation| self.templates.get(&address(relation)).copied());
+        let relations: Option<Vec<Fingerprint>> = relations.collect();
+        let kept = match &self.wanted {
+            Orders::Cheapest(kept) => relations.as_deref().and_then(|relations| kept.take(relations)),
+            Orders::Any(_) => None,
+        };
+        let keep = |tree: &Tree| relations.map(|relations| JoinOrder { relations, tree: tree.to_postfix() });
+        if kept.as_ref() == Some(&block.written) {
+            self.orders.extend(keep(&block.written));
             return Ok(None);
         }
-        let at = self.changes.len();
-        self.changes.push(OrderChange { relations: block.relations.len(), cost_before, cost_after });
+        let mut graph = Graph::new(block, self.profiles)?;
+        let (tree, change) = match kept.filter(|tree| graph.may_run(tree)) {
+            // What it costs is known of the runs that it had.
+            Some(tree) => {
+                let relations = block.relations.len();
+                (tree, OrderChange { relations, cost_before: f64::INFINITY, cost_after: 0.0 })
+            }
+            None => {
+                let found = match &self.wanted {
+                    Orders::Cheapest(_) => self.order(plan, block, &mut graph)?,
+                    Orders::Any(pick) => search::any(&mut graph, &mut **pick.borrow_mut()),
+                };
+                let Some((tree, cost_after)) = found else { return Ok(None) };
+                let cost_before = search::cost_of(&mut graph, &block.written);
+                let cheap = cost_after <= cost_before * (1.0 - MIN_GAIN) || matches!(self.wanted, Orders::Any(_));
+                if tree == block.written || !cheap {
+                    self.orders.extend(keep(&block.written));
+                    return Ok(None);
+                }
+                let relations = block.relations.len();
+                (build::oriented(&mut graph, tree), OrderChange { relations, cost_before, cost_after })
+            }
+        };
+        let (changes, orders) = (self.changes.len(), self.orders.len());
+        self.changes.push(change);
+        self.orders.extend(keep(&tree));
         let relations = block.relations.iter().map(|relation| self.plan(relation)).collect::<Result<Vec<_>>>()?;
-        let tree = build::oriented(&mut graph, tree);
         let built = build::plan(&graph, relations, &tree, &block.output, plan)?;
         if same_columns(&built, plan) {
             return Ok(Some(built));
         }
-        self.changes.truncate(at);
+        self.changes.truncate(changes);
+        self.orders.truncate(orders);
         Ok(None)
     }
 }

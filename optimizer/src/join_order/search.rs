@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use datafusion::common::HashMap;
 
+use super::Pick;
 use super::block::Tree;
 use super::cost;
 use super::dpccp;
@@ -92,6 +93,26 @@ fn tree(best: &HashMap<Set, Best>, set: Set) -> Option<Tree> {
         return Some(Tree::Relation(set.trailing_zeros() as usize));
     }
     Some(Tree::Join(Box::new(tree(best, of.left)?), Box::new(tree(best, of.right)?)))
+}
+
+/// The order that `pick` leads to, choosing each join among those that can be made, and its cost.
+pub(super) fn any(graph: &mut Graph, pick: &mut Pick<'_>) -> Option<(Tree, f64)> {
+    let mut parts: Vec<(Set, Tree)> = (0..graph.relations.len()).map(|i| (single(i), Tree::Relation(i))).collect();
+    let mut total = 0.0;
+    while parts.len() > 1 {
+        let mut open = Vec::new();
+        for (i, (a, _)) in parts.iter().enumerate() {
+            let after = parts.iter().enumerate().skip(i + 1);
+            let joined = after.filter(|(_, (b, _))| graph.neighbours_of(*a) & b != 0 && graph.may_join(*a, *b));
+            open.extend(joined.map(|(j, _)| (i, j)));
+        }
+        let &(i, j) = open.get(pick(open.len()))?;
+        let (b, right) = parts.swap_remove(j);
+        let (a, left) = parts.swap_remove(i);
+        total += of_join(graph, a, b);
+        parts.push((a | b, Tree::Join(Box::new(left), Box::new(right))));
+    }
+    parts.pop().map(|(_, tree)| (tree, total))
 }
 
 /// Greedy operator ordering (Fegaras, 1998): of all joins that can be made, the one whose result is the smallest, again and again; by cost

@@ -4,12 +4,12 @@ use datafusion::common::{HashSet, Result};
 use datafusion::logical_expr::LogicalPlan;
 use sparklet_history::Fingerprint;
 
-use super::Search;
 use super::block::Block;
 use super::build;
 use super::graph::Graph;
 use super::search::cheapest_of;
 use super::set::{Set, members, single};
+use super::{KeptOrders, Orders, Search};
 use crate::cardinality::{Cardinalities, Estimate, Profiles, address};
 
 /// A join that a query could begin with.
@@ -28,14 +28,15 @@ pub struct JoinSubset {
 pub fn join_subsets(plan: &LogicalPlan, cardinalities: &Cardinalities<'_>, most: usize) -> Result<Vec<JoinSubset>> {
     let identities = cardinalities.identities(plan);
     let profiles = Profiles::new(cardinalities.observed(&identities));
-    let search = Search { cardinalities, identities, profiles: &profiles, changes: Vec::new() };
+    let kept = KeptOrders::default();
+    let search = Search::new(cardinalities, identities, &profiles, Orders::Cheapest(&kept));
     let mut found = Vec::new();
     of_plan(&search, plan, most, &mut found)?;
     Ok(found)
 }
 
 #[recursive::recursive]
-fn of_plan(search: &Search<'_>, plan: &LogicalPlan, most: usize, into: &mut Vec<JoinSubset>) -> Result<()> {
+fn of_plan(search: &Search<'_, '_>, plan: &LogicalPlan, most: usize, into: &mut Vec<JoinSubset>) -> Result<()> {
     let Some(block) = Block::of(plan)? else {
         return plan.inputs().into_iter().try_for_each(|input| of_plan(search, input, most, into));
     };
@@ -46,7 +47,7 @@ fn of_plan(search: &Search<'_>, plan: &LogicalPlan, most: usize, into: &mut Vec<
 }
 
 fn of_block(
-    search: &Search<'_>,
+    search: &Search<'_, '_>,
     plan: &LogicalPlan,
     block: &Block<'_>,
     most: usize,

@@ -15,9 +15,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use sparklet_history::{NoEvidence, Scope};
 
-use super::block::{Block, Tree};
+use super::block::Block;
 use super::graph::Graph;
-use super::set::{Set, single};
 use super::*;
 use crate::candidates::narrowed;
 use crate::source::SourceMap;
@@ -143,37 +142,14 @@ impl Statement {
     }
 }
 
-/// An order drawn with `draws` among all that the graph allows, cross products left out where the graph has edges.
-fn any_order(graph: &Graph, draws: &[u8]) -> Tree {
-    let mut parts: Vec<(Set, Tree)> = (0..graph.relations.len()).map(|i| (single(i), Tree::Relation(i))).collect();
-    for step in 0.. {
-        let mut possible = Vec::new();
-        for i in 0..parts.len() {
-            for j in i + 1..parts.len() {
-                let (a, b) = (parts[i].0, parts[j].0);
-                if graph.neighbours_of(a) & b != 0 && graph.may_join(a, b) {
-                    possible.push((i, j));
-                }
-            }
-        }
-        if possible.is_empty() {
-            break;
-        }
-        let (i, j) = possible[usize::from(draws[step % draws.len()]) % possible.len()];
-        let (b, right) = parts.swap_remove(j);
-        let (a, left) = parts.swap_remove(i);
-        parts.push((a | b, Tree::Join(Box::new(left), Box::new(right))));
-    }
-    assert_eq!(parts.len(), 1, "no order: {graph:?}");
-    parts.pop().unwrap().1
-}
-
 /// All blocks of `plan` in orders drawn with `draws`.
 fn shuffled(plan: &LogicalPlan, profiles: &Profiles, draws: &[u8], changed: &mut usize) -> LogicalPlan {
     if let Some(block) = Block::of(plan).unwrap() {
         *changed += 1;
         let mut graph = Graph::new(&block, profiles).unwrap();
-        let tree = any_order(&graph, draws);
+        let mut drawn = draws.iter().cycle();
+        let mut pick = |of: usize| drawn.next().map_or(0, |draw| usize::from(*draw) % of.max(1));
+        let (tree, _) = search::any(&mut graph, &mut pick).expect("there is an order");
         let relations = block.relations.iter().map(|r| shuffled(r, profiles, draws, changed)).collect();
         let tree = build::oriented(&mut graph, tree);
         let built = build::plan(&graph, relations, &tree, &block.output, plan).unwrap();

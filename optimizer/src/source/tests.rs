@@ -13,7 +13,7 @@ use crate::fingerprint::tests::runtime;
 use crate::{fingerprint_logical, fingerprint_physical};
 
 fn id(name: &str) -> SourceId {
-    SourceId::Table { pipeline: "p".into(), name: name.into(), schema: Fingerprint::of("schema") }
+    SourceId::Table { pipeline: "p".into(), name: name.into() }
 }
 
 /// A folder of days with one file each; returns (folder, files).

@@ -264,7 +264,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "adaptive_min_slots",
         kind: Kind::Count,
         default: "4",
-        doc: "Fewest slots for which inputs of large joins and aggregates run as stages to look for hot keys; with fewer, there is too little to win",
+        doc: "Fewest slots for which inputs of large joins run as stages to look for hot keys; with fewer, there is too little to win",
         flag: None,
         env: Some("SPARKLET_ADAPTIVE_MIN_SLOTS"),
         group: Group::Engine,

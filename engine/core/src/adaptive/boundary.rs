@@ -366,9 +366,10 @@ impl Search<'_> {
         let rows = self.rows(input);
         let expected = rows.unwrap_or_else(|| scanned_bytes(input) / BYTES_A_ROW);
         let Look { settings, reach, slots, known, .. } = *self.look;
-        // Buckets are sorted in less time than all rows, heavy keys or not.
+        // Buckets are sorted in less time than all rows, heavy keys or not; and sets of distinct values cost many times what looking for heavy
+        // keys does.
         let sorts = operator == Operator::Window && slots > 1;
-        let enough = sorts || slots >= settings.min_slots;
+        let enough = slots > 1;
         let looks = expected >= settings.min_rows && enough && reach == Reach::Worthwhile;
         let splits = !known.is_empty() && reach == Reach::Worthwhile;
         let always = settings.mode == AdaptiveMode::Force || (looks && sorts);

@@ -183,7 +183,7 @@ pub struct AdaptiveSettings {
     pub slots: bool,
     /// Smallest size of the files that a query reads, in bytes, from which subplans are shared.
     pub share_min_bytes: u64,
-    /// Fewest slots for which inputs of large joins and aggregates are run as stages to look for skew: with two, a hot key of 40 % costs at the most a
+    /// Fewest slots for which inputs of large joins are run as stages to look for skew: with two, a hot key of 40 % costs at the most a
     /// third of the join's time, about what keeping both inputs costs (measured).
     pub min_slots: usize,
     /// Smallest predicted work of a join, in rows of both inputs, for which its inputs are run as stages.

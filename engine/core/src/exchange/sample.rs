@@ -12,7 +12,7 @@ const ROWS_SHOWN: u64 = 4 << 10;
 const HALVINGS: u32 = 7;
 
 /// Most keys that are kept.
-const KEYS_KEPT: usize = 8 << 10;
+const KEYS_KEPT: usize = 2 << 10;
 
 /// Keys that tell how many there are to within 3 %.
 const KEYS_ENOUGH: u64 = 1024;

@@ -10,7 +10,9 @@ use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::statistics::StatisticsContext;
-use sparklet_history::{Fingerprint, FlipPoint, JoinChoice, PlanChange, PlanOutline, PlanPrediction};
+use sparklet_history::{
+    Fingerprint, FlipPoint, JoinChoice, JoinOrder, JoinSides, PlanChange, PlanOutline, PlanPrediction,
+};
 use sparklet_optimizer::choice::{
     Candidate, Gain, Known, LearnedJoins, PlanCost, RowEstimate, Runs, gain, join_choices, join_sides, plan_key,
     rewrite_change, rows, with_sides,
@@ -29,6 +31,7 @@ pub(crate) struct Arm {
     /// See [`super::early`].
     early: Option<Arc<dyn ExecutionPlan>>,
     changes: Vec<PlanChange>,
+    orders: Vec<JoinOrder>,
     fingerprints: PhysicalFingerprints,
     rows: Vec<Option<RowEstimate>>,
     cost: PlanCost,
@@ -70,6 +73,7 @@ impl Arm {
             physical,
             early: None,
             changes,
+            orders: Vec::new(),
             fingerprints: PhysicalFingerprints::default(),
             rows: Vec::new(),
             cost: PlanCost::default(),
@@ -139,6 +143,7 @@ impl Arm {
                 key: Some(self.key()),
                 changes: self.changes.clone(),
                 joins: join_sides(&self.physical, &self.fingerprints),
+                orders: self.orders.clone(),
             },
             predicted: self.predicted(),
             gain: gain(session.cost_model(), &default.cost, &self.cost),
@@ -214,6 +219,7 @@ struct Draft {
     /// With that: what it costs.
     shaped: Arc<dyn ExecutionPlan>,
     changes: Vec<PlanChange>,
+    orders: Vec<JoinOrder>,
     joins: Vec<JoinChoice>,
     /// Of `shaped`.
     fingerprints: PhysicalFingerprints,
@@ -242,7 +248,8 @@ impl Search<'_> {
                 continue;
             }
             let changes = query.rewrites.iter().map(rewrite_change).collect();
-            let Some(draft) = self.draft(query.plan, physical, changes, Vec::new()) else { continue };
+            let Some(mut draft) = self.draft(query.plan, physical, changes, Vec::new()) else { continue };
+            draft.orders = query.orders;
             let joins = self.learned_joins(&draft.shaped, &draft.fingerprints, &draft.rows);
             if !joins.is_empty() {
                 drafts.extend(self.joined(&draft, joins));
@@ -286,24 +293,30 @@ impl Search<'_> {
         costs: bool,
     ) -> Option<(Arm, Duration)> {
         let (start, columns) = (Instant::now(), query.plan.schema().clone());
-        let mut physical = planned(early::planned_early(self.state, &query.plan).await)?;
+        let drafted = planned(early::planned_early(self.state, &query.plan).await)?;
         let early = start.elapsed();
-        if columns.as_arrow().logically_equivalent_names_and_types(&physical.schema()).is_err() {
+        if columns.as_arrow().logically_equivalent_names_and_types(&drafted.schema()).is_err() {
             return None;
         }
-        let fingerprints = fingerprint_physical(&physical, self.session.sources().as_ref());
-        let joins = with_sides(&physical, &fingerprints, &wanted.joins);
-        if !joins.is_empty() {
-            let rule = LearnedJoins::new(joins.iter().cloned(), self.session.sources());
-            physical = planned(rule.applied(physical, &fingerprints))?;
+        let fingerprints = fingerprint_physical(&drafted, self.session.sources().as_ref());
+        let LogicalCandidate { plan: logical, orders, .. } = query;
+        for joins in ways(&drafted, &fingerprints, &wanted.joins) {
+            let mut physical = Arc::clone(&drafted);
+            if !joins.is_empty() {
+                let rule = LearnedJoins::new(joins.iter().cloned(), self.session.sources());
+                physical = planned(rule.applied(physical, &fingerprints))?;
+            }
+            let start = Instant::now();
+            let physical = planned(early::finished(self.state, physical))?;
+            let took = early + start.elapsed();
+            let state = with_rule(self.session, self.state, &joins);
+            let arm = Arm::unknown(state, logical.clone(), physical, wanted.changes.clone()).named(self.session);
+            if Some(arm.key()) == wanted.key {
+                let arm = Arm { orders, ..arm };
+                return Some((if costs { self.estimated(arm) } else { arm }, took));
+            }
         }
-        let start = Instant::now();
-        let physical = planned(early::finished(self.state, physical))?;
-        let took = early + start.elapsed();
-        let state = with_rule(self.session, self.state, &joins);
-        let arm = Arm::unknown(state, query.plan, physical, wanted.changes.clone());
-        let arm = if costs { self.estimated(arm) } else { arm.named(self.session) };
-        (Some(arm.key()) == wanted.key).then_some((arm, took))
+        None
     }
 
     fn draft_of(&self, default: &Arm) -> Option<Draft> {
@@ -321,7 +334,7 @@ impl Search<'_> {
         let shaped = planned(early::shaped(self.state, Arc::clone(&physical)))?;
         let fingerprints = fingerprint_physical(&shaped, self.session.sources().as_ref());
         let rows = self.known.of_plan(&shaped, &fingerprints);
-        Some(Draft { logical, physical, shaped, changes, joins, fingerprints, rows })
+        Some(Draft { logical, physical, shaped, changes, orders: Vec::new(), joins, fingerprints, rows })
     }
 
     /// Build sides and modes of joins by what is known; none where they are so already, or too little would be saved.
@@ -340,7 +353,8 @@ impl Search<'_> {
     fn joined(&self, draft: &Draft, joins: Vec<JoinChoice>) -> Option<Draft> {
         let physical = self.with_sides(&draft.physical, &joins)?;
         let changes = changed(&draft.changes, &joins);
-        self.draft(draft.logical.clone(), physical, changes, joins)
+        let joined = self.draft(draft.logical.clone(), physical, changes, joins)?;
+        Some(Draft { orders: draft.orders.clone(), ..joined })
     }
 
     /// `early` with its joins as in `joins`.
@@ -359,7 +373,8 @@ impl Search<'_> {
     fn finished(&self, draft: Draft) -> Option<Arm> {
         let physical = planned(early::finished(self.state, draft.physical))?;
         let state = with_rule(self.session, self.state, &draft.joins);
-        Some(Arm::unknown(state, draft.logical, physical, draft.changes))
+        let arm = Arm::unknown(state, draft.logical, physical, draft.changes);
+        Some(Arm { orders: draft.orders, ..arm })
     }
 
     fn estimated(&self, arm: Arm) -> Arm {
@@ -418,10 +433,27 @@ pub(super) fn wanted_joins(
 ) -> Result<Option<Arm>> {
     let Some(early) = &default.early else { return Ok(None) };
     let fingerprints = fingerprint_physical(early, session.sources().as_ref());
-    let joins = with_sides(early, &fingerprints, &wanted.joins);
-    let arm = with_joins(session, state, default, joins)?.map(|arm| arm.named(session));
-    let changes = wanted.changes.clone();
-    Ok(arm.filter(|arm| Some(arm.key()) == wanted.key).map(|arm| Arm { changes, ..arm }))
+    for joins in ways(early, &fingerprints, &wanted.joins) {
+        let arm = with_joins(session, state, default, joins)?.map(|arm| arm.named(session));
+        if let Some(arm) = arm.filter(|arm| Some(arm.key()) == wanted.key) {
+            return Ok(Some(Arm { changes: wanted.changes.clone(), ..arm }));
+        }
+    }
+    Ok(None)
+}
+
+/// The choices by which the joins of `plan` have `sides`; a second time where those of copies of one subplan may be meant the other way round.
+fn ways(
+    plan: &Arc<dyn ExecutionPlan>,
+    fingerprints: &PhysicalFingerprints,
+    sides: &[JoinSides],
+) -> Vec<Vec<JoinChoice>> {
+    let mut ways = vec![with_sides(plan, fingerprints, sides, false)];
+    let others = with_sides(plan, fingerprints, sides, true);
+    if !ways.contains(&others) {
+        ways.push(others);
+    }
+    ways
 }
 
 /// `default` with its joins as in `joins`; nothing is estimated. Its scans are those of the default: only one of the two may run.

@@ -88,7 +88,7 @@ impl Looking<'_> {
     ) -> Option<(Arm, Duration)> {
         let names = rewrites(&wanted.changes);
         let (known, queries) = self.look(logical, evidence, |cardinalities| {
-            candidate_like(logical, cardinalities, rewriting(&wanted.changes)).into_iter().collect()
+            candidate_like(logical, cardinalities, rewriting(&wanted.changes), &wanted.orders).into_iter().collect()
         });
         let same = |query: &LogicalCandidate| {
             let changes: Vec<PlanChange> = query.rewrites.iter().map(rewrite_change).collect();

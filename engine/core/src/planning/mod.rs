@@ -59,13 +59,10 @@ const TIMES_PLANNING: [u64; 2] = [10, 60];
 const MUCH: usize = 20_000;
 
 /// Share of what the default took that a trial may take.
-const TRIAL_SHARE: f64 = 0.93;
+const TRIAL_SHARE: f64 = 0.9;
 
 /// Share of that which a trial has in any case.
 const LEAST_OF_TRIAL: f64 = 0.5;
-
-/// How much more than the default took the default is believed to take where the literals are others, as the limit of a trial.
-const MOST_OF_OTHER_LITERALS: f64 = 2.0;
 
 /// What a trial may take beyond that: clocks and schedulers are not exact.
 const GRACE: Duration = Duration::from_millis(5);
@@ -248,7 +245,8 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
             return Ok(Planned { before: Some(past.before), ..planned(choice, arm.logical, arm.physical, arm.state) });
         }
     }
-    let least_us = match expected.cpu_us {
+    // Statistics may expect ten times what it took.
+    let least_us = match expected.cpu_us.min(default_us) {
         // What the user wants is among all that there is.
         _ if matches!(control, Some(PlanControl::Pin { .. } | PlanControl::Freeze)) => 0.0,
         ..TOO_SMALL_US => f64::INFINITY,
@@ -360,9 +358,8 @@ fn limits(state: &GuardState, predicted: &PlanPrediction, rows: u64, slots: usiz
     let (wall_us, cpu_us) = match measured {
         Some(default) => {
             let by_rows = (rows.max(1) as f64 / default.rows as f64).clamp(0.1, 100.0);
-            // Other literals may mean more to do; a prediction that is far off is not believed.
-            let at_least = (predicted.low_us as f64 / default.cpu_us.max(1) as f64).min(MOST_OF_OTHER_LITERALS);
-            let share = by_rows.max(at_least) * TRIAL_SHARE;
+            // Other literals may mean more to do: a trial that is ended for it may be tried again.
+            let share = by_rows * TRIAL_SHARE;
             (default.wall_us as f64 * share, default.cpu_us as f64 * share)
         }
         // Never measured: the high end of the prediction, on the slots that there are.
@@ -383,7 +380,7 @@ fn record(chosen: &Chosen, default: &Arm, predicted: PlanPrediction, candidates:
         .enumerate()
         .filter(|(at, _)| chosen.candidate != Some(*at))
         .map(|(_, (candidate, because))| RejectedPlan {
-            plan: PlanOutline { joins: Vec::new(), ..candidate.plan.clone() },
+            plan: PlanOutline { joins: Vec::new(), orders: Vec::new(), ..candidate.plan.clone() },
             predicted: candidate.predicted,
             gain_us: [candidate.gain.us as i64, candidate.gain.low as i64, candidate.gain.high as i64],
             because: because.clone(),

@@ -62,6 +62,21 @@ fn a_cancelled_trial_lost_and_bad_data_tells_nothing() {
     let after = advance(before, &fell);
     assert!(matches!(after.phase, GuardPhase::RolledBack { .. }));
     assert_eq!(after.regret_us, 70_000);
+    assert_eq!(after.default.map(|default| default.cpu_us), Some(1_100_000), "the default was measured, too");
+}
+
+#[test]
+fn a_trial_that_was_ended_when_the_default_has_more_to_do_may_be_tried_again() {
+    let before = advance(GuardState::default(), &ran(PlanRole::Default, 1_000_000, 100));
+    let fell = |lost, took| Ran { fell_back_us: Some(lost), ..ran(PlanRole::Trial, took, 100) };
+    let after = advance(before.clone(), &fell(900_000, 1_800_000));
+    assert!(matches!(after.phase, GuardPhase::RolledBack { .. }) && rests(&after, 6), "nothing is tried soon");
+    assert_eq!(after.refused, [], "but then it may be");
+    assert_eq!((after.regret_us, after.default.map(|default| default.cpu_us)), (900_000, Some(1_800_000)));
+    for (lost, took) in [(900_000, 1_000_000), (100_000, 1_800_000), (900_000, 900_000)] {
+        let after = advance(before.clone(), &fell(lost, took));
+        assert_eq!(after.refused.len(), 1, "{lost} and {took}");
+    }
 }
 
 #[test]

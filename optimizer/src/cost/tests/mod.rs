@@ -9,7 +9,7 @@ use datafusion::datasource::MemTable;
 use datafusion::execution::context::SessionContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
-use sparklet_history::{Fingerprint, OperatorClass};
+use sparklet_history::OperatorClass;
 
 use super::*;
 use crate::{SourceId, SourceMap, fingerprint_physical};
@@ -29,7 +29,7 @@ fn session() -> (SessionContext, SourceMap) {
         let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(ids), Arc::new(labels)]).unwrap();
         let memory = MemTable::try_new(schema, vec![vec![batch.clone()], vec![batch]]).unwrap();
         context.register_table(table, Arc::new(memory)).unwrap();
-        let id = SourceId::Table { pipeline: "tests".into(), name: table.into(), schema: Fingerprint::of(table) };
+        let id = SourceId::Table { pipeline: "tests".into(), name: table.into() };
         sources.add_table(table, id.clone());
         sources.add_recogniser(move |scan| {
             scan.schema().fields().iter().any(|field| field.name().starts_with(table)).then(|| id.clone())

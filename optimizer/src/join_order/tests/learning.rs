@@ -16,9 +16,9 @@ use sparklet_history::{
     Completeness, Evidence, Fingerprint, NoEvidence, Observation, RunId, Scope, Subplan, data_version,
 };
 
-use super::super::block::Block;
+use super::super::block::{Block, Tree};
 use super::super::graph::Graph;
-use super::super::reorder;
+use super::super::{KeptOrders, reorder, reorder_as};
 use crate::cardinality::{Cardinalities, EstimateSource, Volumes};
 use crate::fingerprint::fingerprint_logical;
 use crate::source::{SourceId, SourceMap};
@@ -85,7 +85,7 @@ impl Tables {
         };
         let table = Known { schema: Arc::new(Schema::new(fields)), statistics };
         self.context.register_table(name, Arc::new(table)).unwrap();
-        let id = SourceId::Table { pipeline: "test".into(), name: name.into(), schema: Fingerprint::of(name) };
+        let id = SourceId::Table { pipeline: "test".into(), name: name.into() };
         self.sources.add_table(name, id);
     }
 
@@ -316,4 +316,49 @@ async fn a_table_that_is_looked_up_adds_no_rows_whatever_another_ones_filter_kep
     assert!(graph.rows(sales | shops) < 1_000_001.0);
     graph.learn(sales, shops, 3_000_000.0);
     assert!((graph.rows(sales | shops) - 3_000_000.0).abs() < 1.0);
+}
+
+#[tokio::test]
+async fn an_order_is_kept_with_other_literals_whatever_is_known_of_them() {
+    let tables = Tables::new();
+    let plan = tables.plan(SQL).await;
+    let nothing = Cardinalities::new(&NoEvidence, SCOPE, &tables.sources);
+    let first = reorder(&plan, &nothing).expect("another order is cheaper");
+    assert_eq!(last(&first.plan), "items");
+    let other = tables.plan(&SQL.replace("and 5", "and 7").replace("kind = 3", "kind = 4")).await;
+    let mut counted = Counted::default();
+    let by_metadata = reorder(&other, &nothing).unwrap().plan;
+    counted.count(&tables, &by_metadata, &["sales", "shops"], 990_000);
+    let cardinalities = Cardinalities::new(&counted, SCOPE, &tables.sources).at(Volumes::new(&[], []));
+    assert!(reorder(&other, &cardinalities).is_none(), "what is known of these literals leads elsewhere");
+    let kept = reorder_as(&other, &cardinalities, &KeptOrders::new(&first.orders)).unwrap();
+    assert_eq!((last(&kept.plan), &kept.orders), ("items".to_owned(), &first.orders));
+    // Of other relations, or no order at all: it is looked for.
+    let mut foreign = first.orders.clone();
+    foreign[0].relations.reverse();
+    let mut damaged = first.orders.clone();
+    damaged[0].tree.pop();
+    for orders in [foreign, damaged] {
+        let found = reorder_as(&other, &cardinalities, &KeptOrders::new(&orders)).unwrap();
+        assert!(found.because.is_empty(), "{orders:?}");
+    }
+}
+
+#[test]
+fn trees_are_read_as_they_were_written() {
+    let leaf = |relation| Box::new(Tree::Relation(relation));
+    let tree = Tree::Join(Box::new(Tree::Join(leaf(2), leaf(0))), Box::new(Tree::Join(leaf(1), leaf(3))));
+    assert_eq!(Tree::from_postfix(&tree.to_postfix(), 4), Some(tree.clone()));
+    let wrong: [&[Option<u32>]; 6] = [
+        &[],
+        &[None],
+        &[Some(0), Some(1)],
+        &[Some(0), Some(0), None],
+        &[Some(0), Some(9), None],
+        &[Some(u32::MAX), Some(1), None],
+    ];
+    for postfix in wrong {
+        assert_eq!(Tree::from_postfix(postfix, 2), None, "{postfix:?}");
+    }
+    assert_eq!(Tree::from_postfix(&tree.to_postfix(), 5), None);
 }
