@@ -50,6 +50,9 @@ pub struct ChoiceRecord {
     /// A trial that did not come to its end.
     #[serde(default)]
     pub fell_back: Option<FellBack>,
+    /// The plan that takes over where a trial is ended; none: the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fingerprint>,
     /// What planning took on top of DataFusion's.
     pub added_us: u64,
     /// The choice was a look-up.
@@ -108,6 +111,7 @@ impl ChoiceRecord {
             rows_read: 0,
             control: None,
             fell_back: None,
+            fallback: None,
             added_us: 0,
             cached: false,
             cpu_us: None,
@@ -281,6 +285,15 @@ pub enum ChoiceReason {
         /// The budget.
         budget_us: u64,
     },
+    /// It is likely to be better than the plan in force, which takes over if it is not.
+    Challenge {
+        /// What it is expected to take less.
+        expected_us: i64,
+        /// What that plan took in its last run.
+        took_us: u64,
+        /// The regret budget.
+        budget_us: u64,
+    },
     /// It has proved itself.
     Proven {
         /// Runs in which it did.
@@ -345,7 +358,7 @@ pub struct FlipPoint {
     pub then: String,
 }
 
-/// A trial that the default took over from.
+/// A trial that the default, or the plan in force, took over from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FellBack {
     /// Wall time that the trial had.

@@ -9,12 +9,12 @@ use arrow::datatypes::Int64Type;
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::{LogicalPlanBuilder, lit};
 use serde::Serialize;
-use sparklet_history::{History, HistoryOptions, Recall, StateFolder};
+use sparklet_history::{Recall, StateFolder};
 use sparklet_optimizer::{Cardinalities, JoinSubset, Volumes, join_subsets};
 
-use crate::engine::{ENVIRONMENT, Plain, Sparklet, learn};
-use crate::error::{Failure, Result};
-use crate::record::Trace;
+use crate::engine::{ENVIRONMENT, Plain};
+use crate::error::Result;
+use crate::record::learned;
 use crate::report::{Quantiles, against};
 use crate::runs::Plan;
 
@@ -53,25 +53,9 @@ pub(crate) async fn measure(
     work: &Path,
     out: &mut dyn Write,
 ) -> Result<Vec<Counted>> {
-    let state = History::new(work.join("state"), HistoryOptions::default());
-    let pipeline = plan.workload.name();
-    for _ in 0..RUNS {
-        let mut sparklet = Sparklet::new(&plan.settings, pipeline, Some(&state))?;
-        sparklet.register(tables).await?;
-        let mut trace = Trace::default();
-        for query in &plan.queries {
-            let (answer, prepared) = sparklet.run(&query.name(), &query.sql).await.map_err(|e| e.at(query.name()))?;
-            let rows = answer.batches.iter().map(|b| b.num_rows() as u64).sum();
-            trace.add(&query.name(), &query.sql, answer.cost, rows, &prepared, prepared.observe_with_texts());
-        }
-        let (record, texts) = trace.finish(sparklet.session(), &sparklet.sources);
-        state.remember(&record, &texts);
-        learn(&state).map_err(|e| Failure::new(e.to_string()))?;
-    }
-    let mut sparklet = Sparklet::new(&plan.settings, pipeline, Some(&state))?;
-    sparklet.register(tables).await?;
+    let (state, sparklet) = learned(plan, tables, work, RUNS).await?;
     let names = sparklet.session().sources();
-    let recalled = StateFolder::new(state, ENVIRONMENT).recall(pipeline);
+    let recalled = StateFolder::new(state, ENVIRONMENT).recall(plan.workload.name());
     let context = sparklet.session().context();
     let plain = Plain::new(&plan.settings, &Default::default())?;
     plain.register(tables).await?;

@@ -12,13 +12,13 @@ use datafusion::physical_plan::collect;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
-use sparklet_history::{History, HistoryOptions, Recall, StateFolder};
+use sparklet_history::{History, Recall, StateFolder};
 use sparklet_optimizer::{Cardinalities, Volumes, any_candidate, candidates};
 
-use crate::engine::{ENVIRONMENT, Plain, Sparklet, learn};
+use crate::engine::{ENVIRONMENT, Plain, Sparklet};
 use crate::error::{Failure, Result};
 use crate::measure::Clock;
-use crate::record::Trace;
+use crate::record::learned;
 use crate::runs::Plan;
 use crate::stats::median;
 
@@ -68,25 +68,9 @@ pub(crate) async fn measure(
     work: &Path,
     out: &mut dyn Write,
 ) -> Result<Vec<Beside>> {
-    let state = History::new(work.join("state"), HistoryOptions::default());
-    let pipeline = plan.workload.name();
+    let (state, sparklet) = learned(plan, tables, work, RUNS).await?;
     let plain = Plain::new(&plan.settings, &Default::default())?;
     plain.register(tables).await?;
-    for _ in 0..RUNS {
-        let mut sparklet = Sparklet::new(&plan.settings, pipeline, Some(&state))?;
-        sparklet.register(tables).await?;
-        let mut trace = Trace::default();
-        for query in &plan.queries {
-            let (answer, prepared) = sparklet.run(&query.name(), &query.sql).await.map_err(|e| e.at(query.name()))?;
-            let rows = answer.batches.iter().map(|b| b.num_rows() as u64).sum();
-            trace.add(&query.name(), &query.sql, answer.cost, rows, &prepared, prepared.observe_with_texts());
-        }
-        let (record, texts) = trace.finish(sparklet.session(), &sparklet.sources);
-        state.remember(&record, &texts);
-        learn(&state).map_err(|e| Failure::new(e.to_string()))?;
-    }
-    let mut sparklet = Sparklet::new(&plan.settings, pipeline, Some(&state))?;
-    sparklet.register(tables).await?;
     let mut found = Vec::new();
     for query in &plan.queries {
         let at = |e: Failure| e.at(query.name());
@@ -99,7 +83,7 @@ pub(crate) async fn measure(
         }
         let orders =
             Orders { sparklet: &sparklet, plain: &plain, patience: Duration::from_micros((wall * PATIENCE) as u64) };
-        let (orders, best_us) = orders.best(&state, pipeline, &query.sql, plan.seed).await.map_err(at)?;
+        let (orders, best_us) = orders.best(&state, plan.workload.name(), &query.sql, plan.seed).await.map_err(at)?;
         let plain_us = median(&theirs);
         let best_us = best_us.map_or(plain_us, |best| best.min(plain_us));
         found.push(Beside { query: query.name(), orders, plain_us, sparklet_us: median(&ours), best_us });

@@ -1,15 +1,48 @@
 //! The record of one run of a workload: a pipeline whose steps are the queries.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use sparklet_core::{Observed, PreparedQuery, Session, conclude};
 use sparklet_history::{
-    CanonicalTexts, EngineRecord, Fingerprint, MachineRecord, Outcome, RECORD_VERSION, RunId, RunRecord, SourceRecord,
-    StepRecord,
+    CanonicalTexts, EngineRecord, Fingerprint, History, HistoryOptions, MachineRecord, Outcome, RECORD_VERSION, RunId,
+    RunRecord, SourceRecord, StepRecord,
 };
 
+use crate::engine::{Sparklet, learn};
+use crate::error::{Failure, Result};
 use crate::measure::Cost;
+use crate::runs::Plan;
+
+/// Runs all queries of `plan` over `tables` so many times, each remembered in `work`: the past, and a session for the next run.
+pub(crate) async fn learned(
+    plan: &Plan,
+    tables: &[(String, PathBuf)],
+    work: &Path,
+    runs: u32,
+) -> Result<(History, Sparklet)> {
+    let state = History::new(work.join("state"), HistoryOptions::default());
+    let session = async || {
+        let mut sparklet = Sparklet::new(&plan.settings, plan.workload.name(), Some(&state))?;
+        sparklet.register(tables).await?;
+        Ok::<_, Failure>(sparklet)
+    };
+    for _ in 0..runs {
+        let sparklet = session().await?;
+        let mut trace = Trace::default();
+        for query in &plan.queries {
+            let (answer, prepared) = sparklet.run(&query.name(), &query.sql).await.map_err(|e| e.at(query.name()))?;
+            let rows = answer.batches.iter().map(|b| b.num_rows() as u64).sum();
+            trace.add(&query.name(), &query.sql, answer.cost, rows, &prepared, prepared.observe_with_texts());
+        }
+        let (record, texts) = trace.finish(sparklet.session(), &sparklet.sources);
+        state.remember(&record, &texts);
+        learn(&state).map_err(|e| Failure::new(e.to_string()))?;
+    }
+    let sparklet = session().await?;
+    Ok((state, sparklet))
+}
 
 /// What one run of the workload has left behind so far.
 #[derive(Debug, Default)]

@@ -45,8 +45,10 @@ pub fn details(choice: &ChoiceRecord) -> Vec<String> {
             FallBackReason::OutOfMemory => "it ran out of memory".to_owned(),
             FallBackReason::Failed { message } => format!("it failed: {}", safe(message)),
         };
+        let instead =
+            choice.fallback.map_or("the default".to_owned(), |plan| format!("plan {}", short(&plan.to_string())));
         lines.push(format!(
-            "given up after {}: {why}; the default took over, {} of CPU time was lost",
+            "given up after {}: {why}; {instead} took over, {} of CPU time was lost",
             duration(fell.after_us, true),
             duration(fell.lost_us, true)
         ));
@@ -249,6 +251,12 @@ fn reason(why: &ChoiceReason) -> String {
             "likely to take {} less than the default; it may lose {}, the budget is {}",
             signed(*expected_us),
             duration(*risk_us, true),
+            duration(*budget_us, true)
+        ),
+        ChoiceReason::Challenge { expected_us, took_us, budget_us } => format!(
+            "likely to take {} less than the plan in force, which took {}; the budget is {}",
+            signed(*expected_us),
+            duration(*took_us, true),
             duration(*budget_us, true)
         ),
         ChoiceReason::Proven { runs } => {

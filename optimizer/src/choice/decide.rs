@@ -16,6 +16,10 @@ const LEAST_SHARE: f64 = 0.1;
 /// take about as long is given up by chance.
 const LEAST_TRIED: f64 = 0.15;
 
+/// Least that another plan takes less than the one in force to be tried in its place, as a share of what that takes: both were good, and only
+/// estimates tell them apart.
+const LEAST_OF_CHALLENGE: f64 = 0.3;
+
 /// Least gain in CPU time where the default takes a second or more, in micro-seconds.
 const LEAST_US: f64 = 50_000.0;
 
@@ -174,6 +178,9 @@ fn keep(asked: &Asked<'_>, verdicts: &mut Verdicts, threshold: f64) -> Option<Ch
         return Some(verdicts.take(at, PlanRole::Trial, because));
     };
     let due = control_due(asked.state, runs);
+    if let Some((other, because)) = challenger(asked, at, verdicts) {
+        return Some(verdicts.take(other, PlanRole::Trial, because));
+    }
     let risk = match (reference_us(asked.state, asked.rows, None), asked.state.latest) {
         (Some(default), Some(latest)) => default.saturating_sub(latest.cpu_us),
         _ => mine.gain.high.max(0.0) as u64,
@@ -185,6 +192,28 @@ fn keep(asked: &Asked<'_>, verdicts: &mut Verdicts, threshold: f64) -> Option<Ch
         return Some(chosen);
     }
     Some(verdicts.take(at, PlanRole::Adopted, ChoiceReason::Proven { runs }))
+}
+
+/// A candidate that is likely to take much less than the adopted one at `at`, which takes over if it does not.
+fn challenger(asked: &Asked<'_>, at: usize, verdicts: &Verdicts) -> Option<(usize, ChoiceReason)> {
+    let (mine, latest) = (asked.candidates.get(at)?, asked.state.latest?);
+    if rests(asked.state, asked.volume) || latest.cpu_us > asked.budget_us {
+        return None;
+    }
+    let mine_us = mine.predicted.cpu_us.max(1) as f64;
+    // What both are expected to take, as the one is known to.
+    let gain = |other: &Candidate| latest.cpu_us as f64 * (1.0 - other.predicted.cpu_us as f64 / mine_us);
+    let threshold = threshold_us(latest.cpu_us as f64).max(latest.cpu_us as f64 * LEAST_OF_CHALLENGE);
+    let open = |&(other, candidate): &(usize, &Candidate)| {
+        candidate.plan.key.is_some()
+            && other != at
+            && verdicts.rejections.get(other).is_some_and(|r| !matches!(r, Rejection::LostBefore { .. }))
+            && gain(candidate) > threshold
+    };
+    let open = asked.candidates.iter().enumerate().filter(open);
+    let (other, candidate) = open.min_by_key(|(_, candidate)| candidate.predicted.cpu_us)?;
+    let (expected_us, took_us) = (gain(candidate) as i64, latest.cpu_us);
+    Some((other, ChoiceReason::Challenge { expected_us, took_us, budget_us: asked.budget_us }))
 }
 
 /// The candidate with the largest certain gain; else the one whose gain is likely and whose loss the budget covers.
@@ -313,6 +342,34 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_in_force_is_challenged_by_one_that_is_expected_to_be_much_better() {
+        let at = |n, cpu_us| {
+            let gain = 10_000_000.0 - cpu_us as f64;
+            let predicted = PlanPrediction { cpu_us, low_us: 0, high_us: 10_000_000 };
+            Candidate { predicted, ..candidate(n, gain, gain - 5e6, gain + 5e6) }
+        };
+        let took = Measured { cpu_us: 1_000_000, wall_us: 500_000, rows: 1000, work: None };
+        let phase = GuardPhase::Adopted { plan: Fingerprint([1; 16]), runs: 1 };
+        let state = GuardState { phase, latest: Some(took), ..GuardState::default() };
+        let much = [at(1, 2_000_000), at(2, 1_000_000), at(3, 500_000)];
+        let chosen = choose(&Asked { budget_us: 1_000_000, ..asked(&much, &state) });
+        assert_eq!((chosen.candidate, chosen.role), (Some(2), PlanRole::Trial));
+        let ChoiceReason::Challenge { expected_us, took_us, .. } = chosen.because else {
+            panic!("{:?}", chosen.because)
+        };
+        assert_eq!((expected_us, took_us), (750_000, 1_000_000), "a quarter of what the plan in force took");
+        let stays = |candidates: &[Candidate], state: &GuardState, budget_us| {
+            let chosen = choose(&Asked { budget_us, ..asked(candidates, state) });
+            assert_eq!((chosen.candidate, chosen.role), (Some(0), PlanRole::Adopted));
+        };
+        stays(&much, &state, 999_999);
+        stays(&[at(1, 2_000_000), at(2, 1_500_000)], &state, 1 << 40);
+        stays(&much, &GuardState { rests: 3, ..state.clone() }, 1 << 40);
+        let refused = [2, 3].map(|n| RefusedPlan { plan: Fingerprint([n; 16]), lost_us: 7, volume: 10 });
+        stays(&much, &GuardState { refused: refused.to_vec(), ..state.clone() }, 1 << 40);
+    }
+
+    #[test]
     fn exploration_needs_a_budget_and_a_measured_default() {
         let unsure = [candidate(1, 500e3, -90e3, 800e3)];
         let measured = Measured { cpu_us: 1_000_000, wall_us: 500_000, rows: 1000, work: None };
@@ -346,6 +403,7 @@ mod tests {
             default_us: None,
             volume: 10,
             ended: Ended::Succeeded,
+            in_place_of: None,
             fell_back_us: Some(900_000),
         };
         let mut state = advance(GuardState::default(), &ran);

@@ -54,7 +54,9 @@ pub struct Ran {
     pub volume: u32,
     /// How it ended.
     pub ended: Ended,
-    /// CPU time that was lost with a trial before the default took over, whose own time is `took`.
+    /// The adopted plan that a trial ran in place of; none: the default.
+    pub in_place_of: Option<Fingerprint>,
+    /// CPU time that was lost with a trial before the other took over, whose own time is `took`.
     pub fell_back_us: Option<u64>,
 }
 
@@ -83,6 +85,11 @@ pub fn advance(mut state: GuardState, ran: &Ran) -> GuardState {
     state.spent_us = state.spent_us.saturating_add(ran.took.cpu_us);
     state.since_default = state.since_default.saturating_add(1);
     state.rests = state.rests.saturating_sub(1);
+    if let GuardPhase::Adopted { plan, .. } = state.phase
+        && ran.in_place_of == Some(plan)
+    {
+        return of_challenger(state, ran);
+    }
     if let Some(lost) = ran.fell_back_us {
         return of_fallen_back(state, ran, lost);
     }
@@ -90,6 +97,37 @@ pub fn advance(mut state: GuardState, ran: &Ran) -> GuardState {
         PlanRole::Default | PlanRole::Control => of_default(state, ran),
         PlanRole::Trial | PlanRole::Adopted | PlanRole::Pinned => of_other(state, ran),
     }
+}
+
+/// After a trial of a plan in place of the one that is adopted, and which took over where it was ended.
+fn of_challenger(mut state: GuardState, ran: &Ran) -> GuardState {
+    let Some(other) = ran.plan else { return state };
+    let took = ran.took.cpu_us;
+    let expected = state
+        .latest
+        .map_or(took, |latest| (latest.cpu_us as f64 * growth(&latest, ran.took.rows, ran.took.work)) as u64);
+    let whole = ran.ended == Ended::Succeeded && ran.fell_back_us.is_none();
+    if let (true, Some(default)) = (whole, reference_us(&state, ran.took.rows, ran.took.work)) {
+        let saved = i64::try_from(default).unwrap_or(i64::MAX) - i64::try_from(took).unwrap_or(i64::MAX);
+        state.saved_us = state.saved_us.saturating_add(saved);
+    }
+    if whole && gained(took, expected) {
+        state.phase = GuardPhase::Adopted { plan: other, runs: 1 };
+        state.latest = Some(ran.took);
+        return state;
+    }
+    // The one in force stays. It ran in this run, too, if the other was ended.
+    let cost = ran.fell_back_us.unwrap_or_else(|| took.saturating_sub(expected));
+    state.regret_us = state.regret_us.saturating_add(cost);
+    refuse(&mut state, other, cost, ran.volume);
+    if !whole || lost(took, expected) {
+        state.rests = RESTS;
+    }
+    if ran.fell_back_us.is_some() && ran.ended == Ended::Succeeded {
+        state.latest =
+            Some(Measured { wall_us: state.latest.map_or(ran.took.wall_us, |latest| latest.wall_us), ..ran.took });
+    }
+    state
 }
 
 /// After a trial that was ended when it had taken `lost_us`, in whose place the default ran, in the same run.

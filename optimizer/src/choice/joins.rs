@@ -393,9 +393,7 @@ mod tests {
     fn copies_of_a_subplan_that_change_places_keep_their_own_sides() {
         let tables = tables();
         runtime().block_on(async {
-            let mut config = SessionConfig::new().with_target_partitions(3);
-            config.options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
-            let session = tables.session(config).await;
+            let session = tables.session(three_slots()).await;
             let sources: Arc<dyn SourceNames> = Arc::new(session.sources.clone());
             let named = |plan: &Arc<dyn ExecutionPlan>| fingerprint_physical(plan, sources.as_ref());
             let (_, plan) = session.plans(&copies([1, 2])).await;
@@ -425,6 +423,13 @@ mod tests {
         });
     }
 
+    /// Inputs of finished plans can change places.
+    fn three_slots() -> SessionConfig {
+        let mut config = SessionConfig::new().with_target_partitions(3);
+        config.options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
+        config
+    }
+
     fn tables() -> Tables {
         let mut tables = Tables::new();
         let schema = Arc::new(Schema::new(["k", "v"].map(|name| Field::new(name, DataType::Int64, true)).to_vec()));
@@ -440,10 +445,7 @@ mod tests {
     fn joins_have_the_sides_they_had_with_other_literals() {
         let tables = tables();
         runtime().block_on(async {
-            let mut config = SessionConfig::new().with_target_partitions(3);
-            // Inputs of finished plans cannot change places with it.
-            config.options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
-            let session = tables.session(config).await;
+            let session = tables.session(three_slots()).await;
             let sources: Arc<dyn SourceNames> = Arc::new(session.sources.clone());
             let named = |plan: &Arc<dyn ExecutionPlan>| fingerprint_physical(plan, sources.as_ref());
             let (_, plan) = session.plans(&sql([1, 2, 3])).await;

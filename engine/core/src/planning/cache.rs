@@ -55,6 +55,7 @@ pub(super) fn look_up(
         rows_read: asked.rows,
         unused: None,
         fell_back: None,
+        fallback: None,
         cached: true,
         looked_up: last.looked_up + 1,
         cpu_us: None,

@@ -25,6 +25,7 @@ pub fn conclude(choice: &mut ChoiceRecord, outcome: Outcome, cpu_us: u64, wall_u
         default_high_us: choice.default.map(|default| default.high_us),
         volume: choice.volume,
         ended,
+        in_place_of: choice.fallback,
         fell_back_us: lost,
     };
     choice.guard = advance(std::mem::take(&mut choice.guard), &ran);

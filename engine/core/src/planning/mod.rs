@@ -27,8 +27,8 @@ use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{LogicalPlan, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use sparklet_history::{
-    ChoiceReason, ChoiceRecord, Fingerprint, GuardPhase, GuardState, HistoryUnused, PlanChange, PlanControl,
-    PlanOutline, PlanPrediction, PlanRole, RejectedPlan,
+    ChoiceReason, ChoiceRecord, Fingerprint, GuardPhase, HistoryUnused, Measured, PlanChange, PlanControl, PlanOutline,
+    PlanPrediction, PlanRole, RejectedPlan,
 };
 use sparklet_optimizer::choice::decide::refused;
 use sparklet_optimizer::choice::{Asked, Candidate, Chosen, RowEstimate, Then, choose, guard, in_force, threshold_us};
@@ -273,6 +273,11 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         rows,
     };
     let chosen = choose(&asked);
+    // What takes over from a trial: the plan in force, if there is one.
+    let incumbent = match past.guard.phase {
+        GuardPhase::Adopted { plan, .. } => others.iter().find(|arm| arm.key() == plan).cloned(),
+        _ => None,
+    };
     let mut choice = ChoiceRecord {
         query: identity.map(|i| i.fingerprint),
         template: identity.map(|i| i.template),
@@ -297,11 +302,16 @@ pub(crate) async fn plan(session: &Session, query: &LogicalPlan, step: Option<&s
         arm = Box::pin(arm.apart()).await?;
     }
     choice.added_us = micros(start.elapsed());
-    let fallback = (chosen.role == PlanRole::Trial).then(|| Fallback {
-        limits: limits(&past.guard, &predicted, rows, session.slots(), choice.added_us),
-        state,
-        logical: default.logical.clone(),
-        physical: Arc::clone(&default.physical),
+    let fallback = (chosen.role == PlanRole::Trial).then(|| {
+        let measured = if incumbent.is_some() { past.guard.latest } else { past.guard.default };
+        let limits = limits(measured, &predicted, rows, session.slots(), choice.added_us);
+        choice.fallback = incumbent.as_ref().map(Arm::key);
+        match incumbent {
+            Some(Arm { state, logical, physical, .. }) => Fallback { state, logical, physical, limits },
+            None => {
+                Fallback { state, logical: default.logical.clone(), physical: Arc::clone(&default.physical), limits }
+            }
+        }
     });
     Ok(Planned {
         fallback,
@@ -351,10 +361,11 @@ fn micros(of: Duration) -> u64 {
     u64::try_from(of.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// What a trial may take: a little less than the default would, less `added_us`, which finding it took. When it is over the default runs from its
-/// beginning, so that a trial that fails at the last moment makes a run about twice as long.
-fn limits(state: &GuardState, predicted: &PlanPrediction, rows: u64, slots: usize, added_us: u64) -> Limits {
-    let measured = state.default.filter(|default| default.wall_us > 0 && default.rows > 0);
+/// What a trial may take: a little less than what takes over from it did when it was `measured`, the default or the plan in force; of CPU time less half of `added_us`, which finding it took: it does not take that in
+/// every run, and all of it would leave small queries no trial that can win. When it is over the other runs from its beginning, so that a trial that
+/// fails at the last moment makes a run about twice as long.
+fn limits(measured: Option<Measured>, predicted: &PlanPrediction, rows: u64, slots: usize, added_us: u64) -> Limits {
+    let measured = measured.filter(|default| default.wall_us > 0 && default.rows > 0);
     let (wall_us, cpu_us) = match measured {
         Some(default) => {
             let by_rows = (rows.max(1) as f64 / default.rows as f64).clamp(0.1, 100.0);
@@ -365,8 +376,8 @@ fn limits(state: &GuardState, predicted: &PlanPrediction, rows: u64, slots: usiz
         // Never measured: the high end of the prediction, on the slots that there are.
         None => (predicted.high_us as f64 / slots.max(1) as f64, predicted.high_us as f64),
     };
-    let limit = |us: f64| Duration::from_micros((us - added_us as f64).max(us * LEAST_OF_TRIAL) as u64) + GRACE;
-    Limits { wall: limit(wall_us), cpu: limit(cpu_us) }
+    let limit = |us: f64| Duration::from_micros(us as u64) + GRACE;
+    Limits { wall: limit(wall_us), cpu: limit((cpu_us - added_us as f64 / 2.0).max(cpu_us * LEAST_OF_TRIAL)) }
 }
 
 /// Most candidates that a record names.

@@ -108,11 +108,14 @@ impl<'a> Past<'a> {
     }
 
     /// The last choice, if it was `plan`, which has proved itself in so many runs; none where it is to be looked for again, or to be compared with
-    /// the default.
+    /// the default. What was chosen when nothing was known is looked for again at once: there may be something better by what its first run told.
     pub(super) fn proven(&self, plan: Fingerprint) -> Option<(&'a ChoiceRecord, u32)> {
         let GuardPhase::Adopted { plan: adopted, runs } = self.guard.phase else { return None };
         let last = self.last_choice?;
-        let same = adopted == plan && last.chosen.key == Some(plan) && last.looked_up < cache::MOST_LOOK_UPS;
+        let same = adopted == plan
+            && last.chosen.key == Some(plan)
+            && last.looked_up < cache::MOST_LOOK_UPS
+            && !last.evidence.is_empty();
         (same && !control_due(&self.guard, runs)).then_some((last, runs))
     }
 
@@ -128,6 +131,7 @@ impl<'a> Past<'a> {
             volume: rows.max(1).ilog2(),
             rows_read: rows,
             fell_back: None,
+            fallback: None,
             looked_up: last.looked_up + 1,
             cpu_us: None,
             reference_us: None,

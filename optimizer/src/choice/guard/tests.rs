@@ -16,6 +16,7 @@ fn ran(role: PlanRole, cpu_us: u64, rows: u64) -> Ran {
         default_us: None,
         volume: rows.max(1).ilog2(),
         ended: Ended::Succeeded,
+        in_place_of: None,
         fell_back_us: None,
     }
 }
@@ -125,5 +126,31 @@ proptest! {
                 prop_assert!(state.refused.iter().any(|refused| refused.plan == plan));
             }
         }
+    }
+}
+
+#[test]
+fn a_plan_that_runs_in_place_of_an_adopted_one_is_compared_with_it() {
+    let state = advance(GuardState::default(), &ran(PlanRole::Default, 10_000_000, 100));
+    let adopted = advance(state, &ran(PlanRole::Trial, 1_000_000, 100));
+    let other = |took, fell_back_us| Ran {
+        plan: Some(plan(2)),
+        in_place_of: Some(plan(1)),
+        fell_back_us,
+        ..ran(PlanRole::Trial, took, 100)
+    };
+    let better = advance(adopted.clone(), &other(400_000, None));
+    assert_eq!(better.phase, GuardPhase::Adopted { plan: plan(2), runs: 1 });
+    assert_eq!((better.latest.map(|latest| latest.cpu_us), better.saved_us), (Some(400_000), 18_600_000));
+    // Better than the default, and worse than what is in force.
+    for (took, fell_back_us, regret, rests) in
+        [(1_500_000, None, 500_000, RESTS), (1_010_000, Some(900_000), 900_000, RESTS), (1_000_000, None, 0, 0)]
+    {
+        let after = advance(adopted.clone(), &other(took, fell_back_us));
+        assert_eq!(after.phase, adopted.phase, "{took}");
+        assert_eq!((after.regret_us, after.rests), (regret, rests), "{took}");
+        assert_eq!(after.refused.last().map(|refused| refused.plan), Some(plan(2)));
+        assert_eq!(after.default, adopted.default, "it did not run");
+        assert_eq!(after.latest.map(|l| l.cpu_us), Some(if fell_back_us.is_some() { took } else { 1_000_000 }));
     }
 }
