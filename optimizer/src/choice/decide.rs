@@ -197,18 +197,21 @@ fn keep(asked: &Asked<'_>, verdicts: &mut Verdicts, threshold: f64) -> Option<Ch
 /// A candidate that is likely to take much less than the adopted one at `at`, which takes over if it does not.
 fn challenger(asked: &Asked<'_>, at: usize, verdicts: &Verdicts) -> Option<(usize, ChoiceReason)> {
     let (mine, latest) = (asked.candidates.get(at)?, asked.state.latest?);
-    if rests(asked.state, asked.volume) || latest.cpu_us > asked.budget_us {
+    if rests(asked.state, asked.volume) || mine.predicted.cpu_us == 0 {
         return None;
     }
-    let mine_us = mine.predicted.cpu_us.max(1) as f64;
+    let took = latest.cpu_us as f64;
     // What both are expected to take, as the one is known to.
-    let gain = |other: &Candidate| latest.cpu_us as f64 * (1.0 - other.predicted.cpu_us as f64 / mine_us);
-    let threshold = threshold_us(latest.cpu_us as f64).max(latest.cpu_us as f64 * LEAST_OF_CHALLENGE);
+    let scale = took / mine.predicted.cpu_us as f64;
+    let gain = |other: &Candidate| took - other.predicted.cpu_us as f64 * scale;
+    let risk = |other: &Candidate| (other.predicted.high_us as f64 * scale - took).clamp(0.0, took) as u64;
+    let threshold = threshold_us(took).max(took * LEAST_OF_CHALLENGE);
     let open = |&(other, candidate): &(usize, &Candidate)| {
         candidate.plan.key.is_some()
             && other != at
             && verdicts.rejections.get(other).is_some_and(|r| !matches!(r, Rejection::LostBefore { .. }))
             && gain(candidate) > threshold
+            && risk(candidate) <= asked.budget_us
     };
     let open = asked.candidates.iter().enumerate().filter(open);
     let (other, candidate) = open.min_by_key(|(_, candidate)| candidate.predicted.cpu_us)?;

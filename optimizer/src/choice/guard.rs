@@ -20,7 +20,7 @@ pub const MOST_UNDECIDED: u32 = 3;
 /// Runs after a loss in which nothing else is tried: where one plan was mispredicted the next may be.
 pub const RESTS: u32 = 9;
 
-/// Where the default takes so many times what it took before, a trial that was ended by that has not lost.
+/// Where what takes over takes so many times what it took before, a trial that was ended by that may be tried again.
 const MUCH_MORE: f64 = 1.5;
 
 /// Plans that are remembered as refused.
@@ -119,7 +119,10 @@ fn of_challenger(mut state: GuardState, ran: &Ran) -> GuardState {
     // The one in force stays. It ran in this run, too, if the other was ended.
     let cost = ran.fell_back_us.unwrap_or_else(|| took.saturating_sub(expected));
     state.regret_us = state.regret_us.saturating_add(cost);
-    refuse(&mut state, other, cost, ran.volume);
+    let limited_by = state.latest.map(|latest| latest.cpu_us as f64 * growth(&latest, ran.took.rows, None));
+    if ran.fell_back_us.is_none() || !limited_by.is_some_and(|was| took as f64 > was * MUCH_MORE) {
+        refuse(&mut state, other, cost, ran.volume);
+    }
     if !whole || lost(took, expected) {
         state.rests = RESTS;
     }

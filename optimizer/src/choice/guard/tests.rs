@@ -153,4 +153,6 @@ fn a_plan_that_runs_in_place_of_an_adopted_one_is_compared_with_it() {
         assert_eq!(after.default, adopted.default, "it did not run");
         assert_eq!(after.latest.map(|l| l.cpu_us), Some(if fell_back_us.is_some() { took } else { 1_000_000 }));
     }
+    let heavier = advance(adopted, &other(1_800_000, Some(900_000)));
+    assert_eq!((heavier.refused.len(), heavier.rests), (0, RESTS), "it may be tried again, but not soon");
 }
