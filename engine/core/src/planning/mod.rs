@@ -361,9 +361,9 @@ fn micros(of: Duration) -> u64 {
     u64::try_from(of.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// What a trial may take: a little less than what takes over from it did when it was `measured`, the default or the plan in force; of CPU time less half of `added_us`, which finding it took: it does not take that in
-/// every run, and all of it would leave small queries no trial that can win. When it is over the other runs from its beginning, so that a trial that
-/// fails at the last moment makes a run about twice as long.
+/// What a trial may take: a little less than what takes over from it did when it was `measured`, the default or the plan in force; of CPU time
+/// less half of `added_us`, which finding it took: it does not take that in every run, and all of it would leave small queries no trial that can
+/// win. When it is over the other runs from its beginning, so that a trial that fails at the last moment makes a run about twice as long.
 fn limits(measured: Option<Measured>, predicted: &PlanPrediction, rows: u64, slots: usize, added_us: u64) -> Limits {
     let measured = measured.filter(|default| default.wall_us > 0 && default.rows > 0);
     let (wall_us, cpu_us) = match measured {
