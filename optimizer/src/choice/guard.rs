@@ -126,11 +126,16 @@ fn of_challenger(mut state: GuardState, ran: &Ran) -> GuardState {
     if !whole || lost(took, expected) {
         state.rests = RESTS;
     }
-    if ran.fell_back_us.is_some() && ran.ended == Ended::Succeeded {
-        state.latest =
-            Some(Measured { wall_us: state.latest.map_or(ran.took.wall_us, |latest| latest.wall_us), ..ran.took });
+    if let (Some(lost_us), Ended::Succeeded) = (ran.fell_back_us, ran.ended) {
+        state.latest = Some(taken_over(ran, lost_us));
     }
     state
+}
+
+/// What took over from a trial that was ended when it had taken `lost_us`; the wall time of the run is that of both.
+fn taken_over(ran: &Ran, lost_us: u64) -> Measured {
+    let share = ran.took.cpu_us as f64 / (ran.took.cpu_us + lost_us).max(1) as f64;
+    Measured { wall_us: (ran.took.wall_us as f64 * share) as u64, ..ran.took }
 }
 
 /// After a trial that was ended when it had taken `lost_us`, in whose place the default ran, in the same run.
@@ -141,9 +146,7 @@ fn of_fallen_back(mut state: GuardState, ran: &Ran, lost_us: u64) -> GuardState 
     }
     let cpu_us = ran.took.cpu_us;
     let limited_by = reference_us(&state, ran.took.rows, None);
-    // Wall time is that of both.
-    let share = cpu_us as f64 / (cpu_us + lost_us).max(1) as f64;
-    state.default = Some(Measured { wall_us: (ran.took.wall_us as f64 * share) as u64, ..ran.took });
+    state.default = Some(taken_over(ran, lost_us));
     state.since_default = 0;
     let mut state = roll_back(state, ran, lost_us, reference.unwrap_or(cpu_us));
     // Where the default has more to do by far than when the limit was measured, the plan may be tried again some day.

@@ -368,11 +368,9 @@ impl Search<'_> {
         let Look { settings, reach, slots, known, .. } = *self.look;
         // Buckets are sorted in less time than all rows, heavy keys or not; and sets of distinct values cost many times what looking for heavy
         // keys does.
-        let sorts = operator == Operator::Window && slots > 1;
-        let enough = slots > 1;
-        let looks = expected >= settings.min_rows && enough && reach == Reach::Worthwhile;
+        let looks = expected >= settings.min_rows && slots > 1 && reach == Reach::Worthwhile;
         let splits = !known.is_empty() && reach == Reach::Worthwhile;
-        let always = settings.mode == AdaptiveMode::Force || (looks && sorts);
+        let always = settings.mode == AdaptiveMode::Force || (looks && operator == Operator::Window);
         let worth = Worth { rows, always, looks, splits };
         (enabled && (worth.always || looks || splits)).then_some(Grouped { operator, keys, worth })
     }

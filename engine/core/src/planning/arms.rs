@@ -442,18 +442,18 @@ pub(super) fn wanted_joins(
     Ok(None)
 }
 
-/// The choices by which the joins of `plan` have `sides`; a second time where those of copies of one subplan may be meant the other way round.
-fn ways(
-    plan: &Arc<dyn ExecutionPlan>,
-    fingerprints: &PhysicalFingerprints,
-    sides: &[JoinSides],
-) -> Vec<Vec<JoinChoice>> {
-    let mut ways = vec![with_sides(plan, fingerprints, sides, false)];
-    let others = with_sides(plan, fingerprints, sides, true);
-    if !ways.contains(&others) {
-        ways.push(others);
-    }
-    ways
+/// The choices by which the joins of `plan` have `sides`; a second time, for who asks, where those of copies of one subplan may be meant the other
+/// way round.
+fn ways<'a>(
+    plan: &'a Arc<dyn ExecutionPlan>,
+    fingerprints: &'a PhysicalFingerprints,
+    sides: &'a [JoinSides],
+) -> impl Iterator<Item = Vec<JoinChoice>> + 'a {
+    let mut first = None;
+    [false, true].into_iter().filter_map(move |others| {
+        let way = with_sides(plan, fingerprints, sides, others);
+        (first.replace(way.clone()).as_ref() != Some(&way)).then_some(way)
+    })
 }
 
 /// `default` with its joins as in `joins`; nothing is estimated. Its scans are those of the default: only one of the two may run.
