@@ -69,10 +69,12 @@ pub enum HistoryError {
         source: io::Error,
     },
     /// No run has that name.
-    #[error("no run `{asked}` in the history")]
+    #[error("no run `{asked}` in the history at `{}`", path.display())]
     NotFound {
         /// The name or prefix asked for.
         asked: String,
+        /// The store.
+        path: PathBuf,
         /// The ids most like it.
         nearest: Vec<String>,
     },
@@ -107,7 +109,9 @@ impl HistoryError {
             Self::Damaged { .. } => "run `sparklet history repair`: the store is rebuilt from what can be read".into(),
             Self::Stuck { .. } => "try again; if it stays so, run `sparklet history repair`".into(),
             Self::Io { .. } => "check that the state folder exists and may be read and written".into(),
-            Self::NotFound { nearest, .. } if nearest.is_empty() => "list what is there with `sparklet runs`".into(),
+            Self::NotFound { nearest, .. } if nearest.is_empty() => {
+                "list what is there with `sparklet runs`; another state folder is given with `--state`".into()
+            }
             Self::NotFound { nearest, .. } => format!("did you mean {}?", quoted(nearest)),
             Self::Ambiguous { candidates, .. } => format!("give more characters: {}", quoted(candidates)),
             Self::Record { .. } => "run `sparklet history verify` to see what else is affected".into(),

@@ -326,7 +326,7 @@ impl Store {
     /// Key of a run in `runs`.
     fn find(&self, asked: &str) -> Result<Vec<u8>, HistoryError> {
         let trees = self.trees()?;
-        let not_found = |nearest| HistoryError::NotFound { asked: asked.to_owned(), nearest };
+        let not_found = |nearest| HistoryError::NotFound { asked: asked.to_owned(), path: self.folder.root(), nearest };
         if asked == "last" {
             let last = trees.tree(Name::Runs).rows().next_back().transpose()?;
             return last.map(|(key, _)| key.to_vec()).ok_or_else(|| not_found(Vec::new()));

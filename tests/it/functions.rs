@@ -60,7 +60,8 @@ fn from_a_template_to_a_query() {
 #[test]
 fn templates_with_the_sdk() {
     let place = Place::new();
-    for (lang, files) in [("c", 5), ("rust", 16), ("assemblyscript", 6)] {
+    for (lang, files) in [("c", 5), ("cpp", 5), ("rust", 16), ("assemblyscript", 6), ("python", 10), ("javascript", 8)]
+    {
         let written = place.ok(&["udf", "new", lang, "--lang", lang, "--sdk"]).out;
         assert_eq!(written.lines().count(), files, "{written}");
         written.lines().for_each(|file| assert!(place.path(file).metadata().unwrap().len() > 0, "{file}"));
@@ -78,10 +79,27 @@ fn templates_with_the_sdk() {
         shell.arg(place.path(&format!("{lang}/build.sh")));
         shell
     };
-    if ["clang --target=wasm32", zig.as_str()].iter().any(|compiler| works(script("c").env("CC", compiler))) {
-        shop(&place, "c");
-    } else {
-        eprintln!("!! NOT TESTED: the project in C, it needs clang and lld, or Zig (udf-sdk/conformance/install)");
+    for (lang, variable, compilers) in [
+        ("c", "CC", ["clang --target=wasm32".to_owned(), zig.clone()]),
+        ("cpp", "CXX", ["clang++ --target=wasm32".to_owned(), zig.replace(" cc ", " c++ ")]),
+    ] {
+        if compilers.iter().any(|compiler| works(script(lang).env(variable, compiler))) {
+            shop(&place, lang);
+        } else {
+            eprintln!(
+                "!! NOT TESTED: the project in {lang}, it needs clang and lld, or Zig (udf-sdk/conformance/install)"
+            );
+        }
+    }
+    let python = tools.join("componentize-py/bin/python");
+    let qjs = tools.join("componentize-qjs/node_modules/componentize-qjs/bin/componentize-qjs");
+    for (lang, variable, tool) in [("python", "PYTHON", python), ("javascript", "COMPONENTIZE_QJS", qjs)] {
+        if tool.is_file() {
+            assert!(works(script(lang).env(variable, tool)));
+            shop(&place, lang);
+        } else {
+            eprintln!("!! NOT TESTED: the project in {lang}, it needs what udf-sdk/conformance/install-all installs");
+        }
     }
     if asc.is_file() {
         assert!(works(script("assemblyscript").env("ASC", asc)));

@@ -75,6 +75,22 @@ class Growing {
   }
 }
 
+// ---- numbers are bytes ----
+
+const ARRAYS = {
+  int8: Int8Array, int16: Int16Array, int32: Int32Array, int64: BigInt64Array, uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array,
+  uint64: BigUint64Array, float32: Float32Array, float64: Float64Array,
+};
+
+/** Numbers of a type from their bytes. */
+function numbers(tag, raw) {
+  const Numbers = ARRAYS[tag], width = Numbers.BYTES_PER_ELEMENT;
+  // Copied to where it is aligned, if it is not.
+  return raw.byteOffset % width ? new Numbers(raw.slice().buffer) : new Numbers(raw.buffer, raw.byteOffset, raw.byteLength / width);
+}
+
+const bytesOf = values => new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+
 // ---- columns → arrays of values, null for NULL ----
 
 const bit = (bits, at) => (bits[at >> 3] >> (at & 7)) & 1;
@@ -90,7 +106,7 @@ function readNode(type, nodes, at, count) {
   let values;
   switch (type.tag) {
     case "bytes": {
-      const { offsets, data } = raw, text = type.word === "Utf8";
+      const data = raw.data, offsets = numbers("int32", raw.offsets), text = type.word === "Utf8";
       values = new Array(count);
       for (let i = 0; i < count; i++) values[i] = text ? decode(data, offsets[i], offsets[i + 1]) : data.slice(offsets[i], offsets[i + 1]);
       break;
@@ -106,10 +122,11 @@ function readNode(type, nodes, at, count) {
       });
       break;
     case "lists": {
+      const offsets = numbers("int32", raw);
       let items;
-      [items, at] = readNode(type.children[0], nodes, at, raw[count] ?? 0);
+      [items, at] = readNode(type.children[0], nodes, at, offsets[count] ?? 0);
       items = Array.from(items);
-      values = Array.from({ length: count }, (_, i) => items.slice(raw[i], raw[i + 1]));
+      values = Array.from({ length: count }, (_, i) => items.slice(offsets[i], offsets[i + 1]));
       break;
     }
     case "structs": {
@@ -122,13 +139,8 @@ function readNode(type, nodes, at, count) {
       values = Array.from({ length: count }, (_, i) => Object.fromEntries(type.fields.map((name, f) => [name, fields[f][i]])));
       break;
     }
-    case "int64":
-    case "uint64":
-      // Copied to where it is aligned.
-      values = new ARRAYS[type.tag](raw.slice().buffer);
-      break;
     default:
-      values = raw;
+      values = numbers(type.tag, raw);
   }
   if (node.validity.length) {
     values = Array.from(values);
@@ -138,11 +150,6 @@ function readNode(type, nodes, at, count) {
 }
 
 // ---- and back ----
-
-const ARRAYS = {
-  int8: Int8Array, int16: Int16Array, int32: Int32Array, int64: BigInt64Array, uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array,
-  uint64: BigUint64Array, float32: Float32Array, float64: Float64Array,
-};
 
 function write(type, values) {
   const nodes = [];
@@ -168,7 +175,7 @@ function writeNode(type, values, nodes) {
         if (values[i] != null) text ? data.text(String(values[i])) : data.bytes(values[i]);
         offsets[i + 1] = data.len;
       }
-      val = { offsets, data: data.done() };
+      val = { offsets: bytesOf(offsets), data: data.done() };
       break;
     }
     case "booleans":
@@ -183,12 +190,12 @@ function writeNode(type, values, nodes) {
       }
       break;
     case "lists": {
-      val = new Int32Array(count + 1);
-      const items = [];
+      const items = [], offsets = new Int32Array(count + 1);
       for (let i = 0; i < count; i++) {
         for (const item of values[i] ?? []) items.push(item);
-        val[i + 1] = items.length;
+        offsets[i + 1] = items.length;
       }
+      val = bytesOf(offsets);
       writeNode(type.children[0], items, nodes);
       break;
     }
@@ -199,21 +206,21 @@ function writeNode(type, values, nodes) {
     default: {
       const Numbers = ARRAYS[type.tag], big = type.tag === "int64" || type.tag === "uint64";
       if (values instanceof Numbers) {
-        val = big ? new Uint8Array(values.buffer, values.byteOffset, values.byteLength) : values;
+        val = bytesOf(values);
         break;
       }
-      val = new Numbers(count);
+      const packed = new Numbers(count);
+      val = bytesOf(packed);
       if (type.tag.startsWith("float")) {
-        for (let i = 0; i < count; i++) val[i] = values[i];
+        for (let i = 0; i < count; i++) packed[i] = values[i];
         break;
       }
       for (let i = 0; i < count; i++) {
         const value = values[i];
         if (value == null) continue;
-        val[i] = big ? BigInt(value) : value;
-        if (val[i] != value) throw new RangeError(`${value} does not fit ${type.name ?? type.word}`);
+        packed[i] = big ? BigInt(value) : value;
+        if (packed[i] != value) throw new RangeError(`${value} does not fit ${type.name ?? type.word}`);
       }
-      if (big) val = new Uint8Array(val.buffer);
     }
   }
   node.values = { tag: type.tag, val };
@@ -279,6 +286,7 @@ function take(handle, types, count, args, ids, groupCount, method) {
   let row = 0;
   try {
     room(all, groupCount);
+    ids = numbers("uint32", ids);
     const read_ = types.map((type, i) => read(type, args[i], count)), columns = read_.map(column => column.values);
     const skip = all.f.nulls || method === "merge" ? [] : read_.filter(column => column.nulls).map(column => column.values);
     for (; row < count; row++) {

@@ -141,7 +141,7 @@ impl Guest for Component {
         groups: &[u32],
         count: usize,
     ) -> Result<(), Cause> {
-        let params = (handle, rows(batch.rows)?, arguments(batch)?, groups, rows(count)?);
+        let params = (handle, rows(batch.rows)?, arguments(batch)?, numbers(groups), rows(count)?);
         let (done,): Outcome<()> = self.call("aggregate-update", params)?;
         done.map_err(failed)
     }
@@ -154,7 +154,7 @@ impl Guest for Component {
         groups: &[u32],
         count: usize,
     ) -> Result<(), Cause> {
-        let params = (handle, rows(batch.rows)?, arguments(batch)?, groups, rows(count)?);
+        let params = (handle, rows(batch.rows)?, arguments(batch)?, numbers(groups), rows(count)?);
         let (done,): Outcome<()> = self.call("aggregate-merge", params)?;
         done.map_err(failed)
     }
@@ -199,6 +199,11 @@ impl Guest for Component {
 /// The number of a function: its place in the description, which is its export's name here.
 fn number(function: &FunctionSpec) -> Result<u32, Cause> {
     function.export.parse().map_err(|_| Cause::Internal(format!("`{}` has no number", function.name)))
+}
+
+/// Groups of rows as bytes.
+fn numbers(groups: &[u32]) -> Vec<u8> {
+    groups.iter().flat_map(|group| group.to_le_bytes()).collect()
 }
 
 fn rows(rows: usize) -> Result<u32, Cause> {

@@ -4,7 +4,11 @@ from array import array
 
 from wit_world.imports import types as wit
 
-WIDE = {"int64": "q", "uint64": "Q"}
+# How numbers lie in bytes.
+CODES = {
+    "int8": "b", "int16": "h", "int32": "i", "int64": "q", "uint8": "B", "uint16": "H", "uint32": "I", "uint64": "Q",
+    "float32": "f", "float64": "d",
+}
 
 CASES = {
     "booleans": wit.Values_Booleans, "int8": wit.Values_Int8, "int16": wit.Values_Int16, "int32": wit.Values_Int32,
@@ -37,19 +41,16 @@ def _read(kind, nodes, at, count):
     node, at = nodes[at], at + 1
     raw, case = node.values.value, kind.case
     if case == "bytes":
-        offsets, data = raw.offsets, raw.data
+        offsets, data = array("i", raw.offsets), raw.data
         values = [data[a:b] for a, b in zip(offsets, offsets[1:])]
     elif case == "booleans":
         values = bits(raw, count)
     elif case == "decimals":
         values = [int.from_bytes(raw[i:i + 16], "little", signed=True) for i in range(0, 16 * count, 16)]
-    elif case in WIDE:
-        values = array(WIDE[case], raw).tolist()
-    elif case == "int8":
-        values = [n - 256 if n > 127 else n for n in raw]
     elif case == "lists":
-        items, at = _read(kind.children[0], nodes, at, raw[-1] if raw else 0)
-        values = [items[a:b] for a, b in zip(raw, raw[1:])]
+        offsets = array("i", raw)
+        items, at = _read(kind.children[0], nodes, at, offsets[-1] if offsets else 0)
+        values = [items[a:b] for a, b in zip(offsets, offsets[1:])]
     elif case == "structs":
         fields = []
         for child in kind.children:
@@ -57,7 +58,7 @@ def _read(kind, nodes, at, count):
             fields.append(field)
         values = [kind.make[0](*row) for row in zip(*fields)]
     else:
-        values = raw if isinstance(raw, list) else list(raw)
+        values = array(CODES[case], raw).tolist()
     if node.validity:
         valid = bits(node.validity, count)
         if kind.of:
@@ -74,9 +75,24 @@ def write(kind, values):
     return wit.Column(nodes, False)
 
 
+def numbers(kind, values):
+    """The bytes of numbers."""
+    try:
+        return array(CODES[kind.case], values).tobytes()
+    except OverflowError:
+        raise OverflowError(f"a result does not fit {kind.name}") from None
+
+
 def _write(kind, values, nodes):
-    validity, to, case = b"", kind.to, kind.case
-    if None in values:
+    validity, to, case, raw = b"", kind.to, kind.case, None
+    if to is None and case in CODES:
+        # Comparing numbers with None is dear: they cannot be packed with one among them.
+        try:
+            raw = numbers(kind, values)
+        except TypeError:
+            if None not in values:
+                raise
+    if raw is None and None in values:
         validity = bitmap([v is not None for v in values])
     node = wit.Node(None, validity)
     nodes.append(node)
@@ -86,43 +102,24 @@ def _write(kind, values, nodes):
         for part in parts:
             end += len(part)
             offsets.append(end)
-        raw = wit.Bytes(offsets, b"".join(parts))
+        raw = wit.Bytes(array("i", offsets).tobytes(), b"".join(parts))
     elif case == "booleans":
         raw = bitmap(values)
     elif case == "decimals":
         raw = b"".join(b"\0" * 16 if v is None else to(v).to_bytes(16, "little", signed=True) for v in values)
     elif case == "lists":
-        raw, end, items = [0], 0, []
+        offsets, end, items = [0], 0, []
         for value in values:
             if value is not None:
                 items.extend(value)
                 end += len(value)
-            raw.append(end)
+            offsets.append(end)
+        raw = array("i", offsets).tobytes()
         _write(kind.children[0], items, nodes)
     elif case == "structs":
         raw = len(values)
         for name, child in zip(kind.make[1], kind.children):
             _write(child, [None if v is None else getattr(v, name) for v in values], nodes)
-    else:
-        if to:
-            raw = [0 if v is None else to(v) for v in values]
-        elif validity:
-            raw = [0 if v is None else v for v in values]
-        else:
-            raw = values
-        if case == "int8":
-            if raw and not -128 <= min(raw) <= max(raw) <= 127:
-                raise OverflowError("a result does not fit Int8")
-            raw = bytes(n & 255 for n in raw)
-        elif case == "uint8":
-            raw = bytes(raw)
-        elif case in LIMITS:
-            low, high = LIMITS[case]
-            if raw and not low <= min(raw) <= max(raw) <= high:
-                raise OverflowError(f"a result does not fit {kind.name}")
-            if case in WIDE:
-                raw = array(WIDE[case], raw).tobytes()
+    elif raw is None:
+        raw = numbers(kind, [0 if v is None else to(v) for v in values] if to else [0 if v is None else v for v in values])
     node.values = CASES[case](raw)
-
-
-LIMITS = {f"int{n}": (-(1 << n - 1), (1 << n - 1) - 1) for n in (16, 32, 64)} | {f"uint{n}": (0, (1 << n) - 1) for n in (16, 32, 64)}

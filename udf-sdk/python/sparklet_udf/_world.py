@@ -1,6 +1,7 @@
 """The exports of the component."""
 
 import json
+from array import array
 from itertools import islice
 
 from componentize_py_types import Err
@@ -46,7 +47,7 @@ class Groups:
         strict = [i for i, (kind, (_, null)) in enumerate(zip(kinds, columns)) if null and not kind.nullable]
         rows = zip(*(values for values, _ in columns)) if columns else ((),) * count
         try:
-            for row, (group, arguments) in enumerate(zip(ids, rows)):
+            for row, (group, arguments) in enumerate(zip(array("I", ids), rows)):
                 if strict and any(arguments[i] is None for i in strict):
                     continue
                 getattr(groups[group], method)(*arguments)

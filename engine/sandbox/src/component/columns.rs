@@ -38,19 +38,19 @@ fn lower_array(array: &ArrayRef, nodes: &mut Vec<Node>) -> Result<(), Cause> {
         DataType::Int16 => Values::Int16(numbers::<Int16Type>(array)),
         DataType::Int32 => Values::Int32(numbers::<Int32Type>(array)),
         DataType::Date32 => Values::Int32(numbers::<Date32Type>(array)),
-        DataType::Int64 => Values::Int64(wide::<Int64Type>(array)),
-        DataType::Timestamp(TimeUnit::Second, _) => Values::Int64(wide::<TimestampSecondType>(array)),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => Values::Int64(wide::<TimestampMillisecondType>(array)),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => Values::Int64(wide::<TimestampMicrosecondType>(array)),
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => Values::Int64(wide::<TimestampNanosecondType>(array)),
-        DataType::Duration(TimeUnit::Second) => Values::Int64(wide::<DurationSecondType>(array)),
-        DataType::Duration(TimeUnit::Millisecond) => Values::Int64(wide::<DurationMillisecondType>(array)),
-        DataType::Duration(TimeUnit::Microsecond) => Values::Int64(wide::<DurationMicrosecondType>(array)),
-        DataType::Duration(TimeUnit::Nanosecond) => Values::Int64(wide::<DurationNanosecondType>(array)),
+        DataType::Int64 => Values::Int64(numbers::<Int64Type>(array)),
+        DataType::Timestamp(TimeUnit::Second, _) => Values::Int64(numbers::<TimestampSecondType>(array)),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => Values::Int64(numbers::<TimestampMillisecondType>(array)),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => Values::Int64(numbers::<TimestampMicrosecondType>(array)),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => Values::Int64(numbers::<TimestampNanosecondType>(array)),
+        DataType::Duration(TimeUnit::Second) => Values::Int64(numbers::<DurationSecondType>(array)),
+        DataType::Duration(TimeUnit::Millisecond) => Values::Int64(numbers::<DurationMillisecondType>(array)),
+        DataType::Duration(TimeUnit::Microsecond) => Values::Int64(numbers::<DurationMicrosecondType>(array)),
+        DataType::Duration(TimeUnit::Nanosecond) => Values::Int64(numbers::<DurationNanosecondType>(array)),
         DataType::UInt8 => Values::Uint8(numbers::<UInt8Type>(array)),
         DataType::UInt16 => Values::Uint16(numbers::<UInt16Type>(array)),
         DataType::UInt32 => Values::Uint32(numbers::<UInt32Type>(array)),
-        DataType::UInt64 => Values::Uint64(wide::<UInt64Type>(array)),
+        DataType::UInt64 => Values::Uint64(numbers::<UInt64Type>(array)),
         DataType::Float32 => Values::Float32(numbers::<Float32Type>(array)),
         DataType::Float64 => Values::Float64(numbers::<Float64Type>(array)),
         DataType::Utf8 => {
@@ -85,14 +85,10 @@ fn lower_array(array: &ArrayRef, nodes: &mut Vec<Node>) -> Result<(), Cause> {
     Ok(())
 }
 
-fn numbers<T: ArrowPrimitiveType>(array: &ArrayRef) -> Vec<T::Native> {
-    array.as_primitive::<T>().values().to_vec()
-}
-
-/// Values of 8 bytes: JavaScript would round a list of 64-bit numbers.
-fn wide<T: ArrowPrimitiveType>(array: &ArrayRef) -> Vec<u8> {
+/// Numbers as they lie in memory, which is little-endian wherever sparklet runs.
+fn numbers<T: ArrowPrimitiveType>(array: &ArrayRef) -> Vec<u8> {
     let values = array.as_primitive::<T>().values();
-    values.inner().as_slice()[..values.len() * 8].to_vec()
+    values.inner().as_slice()[..values.len() * size_of::<T::Native>()].to_vec()
 }
 
 fn bits(bits: &BooleanBuffer) -> Vec<u8> {
@@ -104,9 +100,9 @@ fn ends(offsets: &OffsetBuffer<i32>) -> (usize, usize) {
     (at(offsets.first()), at(offsets.last()))
 }
 
-fn rebased(offsets: &OffsetBuffer<i32>) -> Vec<i32> {
+fn rebased(offsets: &OffsetBuffer<i32>) -> Vec<u8> {
     let first = offsets.first().copied().unwrap_or_default();
-    offsets.iter().map(|offset| offset - first).collect()
+    offsets.iter().flat_map(|offset| (offset - first).to_le_bytes()).collect()
 }
 
 fn variable(offsets: &OffsetBuffer<i32>, data: &Buffer) -> Bytes {
@@ -148,33 +144,33 @@ fn lift_node(nodes: &mut std::vec::IntoIter<Node>, of: &DataType, rows: usize) -
         (DataType::Int16, Values::Int16(v)) => primitive::<Int16Type>(v, of, nulls, rows)?,
         (DataType::Int32, Values::Int32(v)) => primitive::<Int32Type>(v, of, nulls, rows)?,
         (DataType::Date32, Values::Int32(v)) => primitive::<Date32Type>(v, of, nulls, rows)?,
-        (DataType::Int64, Values::Int64(v)) => eight::<Int64Type>(v, of, nulls, rows)?,
+        (DataType::Int64, Values::Int64(v)) => primitive::<Int64Type>(v, of, nulls, rows)?,
         (DataType::Timestamp(unit, _), Values::Int64(v)) => match unit {
-            TimeUnit::Second => eight::<TimestampSecondType>(v, of, nulls, rows)?,
-            TimeUnit::Millisecond => eight::<TimestampMillisecondType>(v, of, nulls, rows)?,
-            TimeUnit::Microsecond => eight::<TimestampMicrosecondType>(v, of, nulls, rows)?,
-            TimeUnit::Nanosecond => eight::<TimestampNanosecondType>(v, of, nulls, rows)?,
+            TimeUnit::Second => primitive::<TimestampSecondType>(v, of, nulls, rows)?,
+            TimeUnit::Millisecond => primitive::<TimestampMillisecondType>(v, of, nulls, rows)?,
+            TimeUnit::Microsecond => primitive::<TimestampMicrosecondType>(v, of, nulls, rows)?,
+            TimeUnit::Nanosecond => primitive::<TimestampNanosecondType>(v, of, nulls, rows)?,
         },
         (DataType::Duration(unit), Values::Int64(v)) => match unit {
-            TimeUnit::Second => eight::<DurationSecondType>(v, of, nulls, rows)?,
-            TimeUnit::Millisecond => eight::<DurationMillisecondType>(v, of, nulls, rows)?,
-            TimeUnit::Microsecond => eight::<DurationMicrosecondType>(v, of, nulls, rows)?,
-            TimeUnit::Nanosecond => eight::<DurationNanosecondType>(v, of, nulls, rows)?,
+            TimeUnit::Second => primitive::<DurationSecondType>(v, of, nulls, rows)?,
+            TimeUnit::Millisecond => primitive::<DurationMillisecondType>(v, of, nulls, rows)?,
+            TimeUnit::Microsecond => primitive::<DurationMicrosecondType>(v, of, nulls, rows)?,
+            TimeUnit::Nanosecond => primitive::<DurationNanosecondType>(v, of, nulls, rows)?,
         },
         (DataType::UInt8, Values::Uint8(v)) => primitive::<UInt8Type>(v, of, nulls, rows)?,
         (DataType::UInt16, Values::Uint16(v)) => primitive::<UInt16Type>(v, of, nulls, rows)?,
         (DataType::UInt32, Values::Uint32(v)) => primitive::<UInt32Type>(v, of, nulls, rows)?,
-        (DataType::UInt64, Values::Uint64(v)) => eight::<UInt64Type>(v, of, nulls, rows)?,
+        (DataType::UInt64, Values::Uint64(v)) => primitive::<UInt64Type>(v, of, nulls, rows)?,
         (DataType::Float32, Values::Float32(v)) => primitive::<Float32Type>(v, of, nulls, rows)?,
         (DataType::Float64, Values::Float64(v)) => primitive::<Float64Type>(v, of, nulls, rows)?,
         (DataType::Utf8, Values::Bytes(bytes)) => {
-            let offsets = offsets(bytes.offsets, rows, Some(bytes.data.len()))?;
+            let offsets = offsets(&bytes.offsets, rows, Some(bytes.data.len()))?;
             // Checks UTF-8, and that offsets are at character boundaries.
             let array = StringArray::try_new(offsets, Buffer::from_vec(bytes.data), nulls);
             Arc::new(array.map_err(|e| format!("strings that are not UTF-8: {e}"))?)
         }
         (DataType::Binary, Values::Bytes(bytes)) => {
-            let offsets = offsets(bytes.offsets, rows, Some(bytes.data.len()))?;
+            let offsets = offsets(&bytes.offsets, rows, Some(bytes.data.len()))?;
             let array = BinaryArray::try_new(offsets, Buffer::from_vec(bytes.data), nulls);
             Arc::new(array.map_err(|e| e.to_string())?)
         }
@@ -189,7 +185,7 @@ fn lift_node(nodes: &mut std::vec::IntoIter<Node>, of: &DataType, rows: usize) -
             Arc::new(array)
         }
         (DataType::List(item), Values::Lists(ends)) => {
-            let offsets = offsets(ends, rows, None)?;
+            let offsets = offsets(&ends, rows, None)?;
             let count = offsets.last().copied().and_then(|last| usize::try_from(last).ok()).unwrap_or_default();
             let items = lift_node(nodes, item.data_type(), count)?;
             Arc::new(ListArray::try_new(Arc::clone(item), offsets, items, nulls).map_err(|e| e.to_string())?)
@@ -210,30 +206,22 @@ fn fits(found: usize, want: usize, unit: &str, what: &str) -> Result<(), Broken>
 }
 
 fn primitive<T: ArrowPrimitiveType>(
-    values: Vec<T::Native>,
-    of: &DataType,
-    nulls: Option<NullBuffer>,
-    rows: usize,
-) -> Result<ArrayRef, Broken> {
-    fits(values.len(), rows, "values", &type_name(of))?;
-    let array = PrimitiveArray::<T>::try_new(ScalarBuffer::from(values), nulls).map_err(|e| e.to_string())?;
-    Ok(Arc::new(array.with_data_type(of.clone())))
-}
-
-fn eight<T: ArrowPrimitiveType>(
     bytes: Vec<u8>,
     of: &DataType,
     nulls: Option<NullBuffer>,
     rows: usize,
 ) -> Result<ArrayRef, Broken> {
-    fits(bytes.len(), rows.saturating_mul(8), "bytes", &type_name(of))?;
+    fits(bytes.len(), rows.saturating_mul(size_of::<T::Native>()), "bytes", &type_name(of))?;
     // Copied to where it is aligned.
     let values = ScalarBuffer::<T::Native>::new(Buffer::from_slice_ref(&bytes), 0, rows);
     let array = PrimitiveArray::<T>::try_new(values, nulls).map_err(|e| e.to_string())?;
     Ok(Arc::new(array.with_data_type(of.clone())))
 }
 
-fn offsets(offsets: Vec<i32>, rows: usize, bytes: Option<usize>) -> Result<OffsetBuffer<i32>, Broken> {
+fn offsets(offsets: &[u8], rows: usize, bytes: Option<usize>) -> Result<OffsetBuffer<i32>, Broken> {
+    let (offsets, rest) = offsets.as_chunks::<4>();
+    fits(rest.len(), 0, "bytes more than whole numbers", "offsets")?;
+    let offsets: Vec<i32> = offsets.iter().map(|offset| i32::from_le_bytes(*offset)).collect();
     fits(offsets.len(), rows.saturating_add(1), "offsets", "a column")?;
     if offsets.first() != Some(&0) {
         return Err("offsets that do not begin at 0".to_owned());
@@ -284,20 +272,23 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
+        let words = |numbers: &[i32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>();
         let column = |values, validity| Column { nodes: vec![Node { values, validity }], constant: false };
         let text = |offsets: &[i32], data: &[u8]| {
-            column(Values::Bytes(Bytes { offsets: offsets.to_vec(), data: data.to_vec() }), vec![])
+            column(Values::Bytes(Bytes { offsets: words(offsets), data: data.to_vec() }), vec![])
         };
         for (given, of, says) in [
             (column(Values::Int64(vec![1]), vec![]), "Int64", "1 bytes of Int64 where 16 belong"),
             (column(Values::Int64(vec![0; 16]), vec![0, 0]), "Int64", "a validity of 2 bytes for 2 rows"),
-            (column(Values::Float64(vec![1.0, 2.0]), vec![]), "Int64", "float64 where Int64 is declared"),
+            (column(Values::Float64(vec![0; 16]), vec![]), "Int64", "float64 where Int64 is declared"),
+            (column(Values::Int16(vec![0; 3]), vec![]), "Int16", "3 bytes of Int16 where 4 belong"),
+            (column(Values::Lists(vec![0; 9]), vec![]), "List(Int8)", "1 bytes more than whole numbers"),
             (text(&[0, 1], b"ab"), "Utf8", "2 offsets"),
             (text(&[1, 1, 2], b"ab"), "Utf8", "begin at 0"),
             (text(&[0, 2, 1], b"ab"), "Utf8", "fall"),
             (text(&[0, 1, 3], b"ab"), "Utf8", "outside"),
             (text(&[0, 1, 2], b"\xc3\xa9"), "Utf8", "not UTF-8"),
-            (column(Values::Lists(vec![0, 0, 9]), vec![]), "List(Int8)", "fewer nodes"),
+            (column(Values::Lists(words(&[0, 0, 9])), vec![]), "List(Int8)", "fewer nodes"),
             (column(Values::Decimals(vec![0xff; 31]), vec![]), "Decimal128(4, 2)", "31 bytes"),
             (column(Values::Decimals([[0x7f; 16]; 2].concat()), vec![]), "Decimal128(4, 2)", "out of range"),
             (column(Values::Structs(1), vec![]), "Struct(a: Int8)", "1 rows"),

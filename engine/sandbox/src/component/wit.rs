@@ -6,7 +6,7 @@ use wasmtime::component::{ComponentType, Lift, Lower};
 #[derive(ComponentType, Lift, Lower)]
 #[component(record)]
 pub(super) struct Bytes {
-    pub(super) offsets: Vec<i32>,
+    pub(super) offsets: Vec<u8>,
     pub(super) data: Vec<u8>,
 }
 
@@ -17,31 +17,31 @@ pub(super) enum Values {
     #[component(name = "booleans")]
     Booleans(Vec<u8>),
     #[component(name = "int8")]
-    Int8(Vec<i8>),
+    Int8(Vec<u8>),
     #[component(name = "int16")]
-    Int16(Vec<i16>),
+    Int16(Vec<u8>),
     #[component(name = "int32")]
-    Int32(Vec<i32>),
+    Int32(Vec<u8>),
     #[component(name = "int64")]
     Int64(Vec<u8>),
     #[component(name = "uint8")]
     Uint8(Vec<u8>),
     #[component(name = "uint16")]
-    Uint16(Vec<u16>),
+    Uint16(Vec<u8>),
     #[component(name = "uint32")]
-    Uint32(Vec<u32>),
+    Uint32(Vec<u8>),
     #[component(name = "uint64")]
     Uint64(Vec<u8>),
     #[component(name = "float32")]
-    Float32(Vec<f32>),
+    Float32(Vec<u8>),
     #[component(name = "float64")]
-    Float64(Vec<f64>),
+    Float64(Vec<u8>),
     #[component(name = "bytes")]
     Bytes(Bytes),
     #[component(name = "decimals")]
     Decimals(Vec<u8>),
     #[component(name = "lists")]
-    Lists(Vec<i32>),
+    Lists(Vec<u8>),
     #[component(name = "structs")]
     Structs(u32),
 }

@@ -16,7 +16,8 @@ pub(super) struct Arguments {
     /// The language
     #[arg(long, value_enum, value_name = "LANGUAGE")]
     lang: Language,
-    /// With the SDK, which is put beside it: functions over texts, NULLs and the like, and aggregates; C, Rust and AssemblyScript
+    /// With the SDK, which is put beside it: functions over texts, NULLs and the like, and aggregates; C, C++, Rust and AssemblyScript.
+    /// Python and JavaScript have it always
     #[arg(long)]
     sdk: bool,
 }
@@ -25,6 +26,8 @@ pub(super) struct Arguments {
 enum Language {
     /// C, with clang and lld
     C,
+    /// C++, with clang and lld
+    Cpp,
     /// Rust, with the target wasm32-unknown-unknown
     Rust,
     /// Zig
@@ -35,20 +38,29 @@ enum Language {
     Go,
     /// WebAssembly's own text format: nothing to build
     Wat,
+    /// Python, with componentize-py, which is installed beside the function
+    Python,
+    /// JavaScript, with componentize-qjs, which is installed beside the function
+    Javascript,
 }
 
-/// Name of the source file, its text, the command that builds it.
-fn template(language: Language) -> (&'static str, &'static str, &'static str) {
-    match language {
+/// Name of the source file, its text, the command that builds it; none for languages that need the SDK.
+fn template(language: Language) -> Option<(&'static str, &'static str, &'static str)> {
+    Some(match language {
         Language::C => (
             "margin.c",
             "double margin(double price, double cost) {\n    return price - cost;\n}\n",
-            "clang --target=wasm32 -O3 -nostdlib -fvisibility=default -Wl,--no-entry -Wl,--export-dynamic -o margin.wasm margin.c",
+            "${CC:-clang --target=wasm32} -O3 -msimd128 -nostdlib -fvisibility=default -Wl,--no-entry -Wl,--export-dynamic -o margin.wasm margin.c",
+        ),
+        Language::Cpp => (
+            "margin.cpp",
+            "extern \"C\" double margin(double price, double cost) {\n    return price - cost;\n}\n",
+            "${CXX:-clang++ --target=wasm32} -O3 -msimd128 -nostdlib -fvisibility=default -Wl,--no-entry -Wl,--export-dynamic -o margin.wasm margin.cpp",
         ),
         Language::Rust => (
             "margin.rs",
             "#[no_mangle]\npub extern \"C\" fn margin(price: f64, cost: f64) -> f64 {\n    price - cost\n}\n",
-            "rustc --target wasm32-unknown-unknown --crate-type cdylib -O -o margin.wasm margin.rs",
+            "${RUSTC:-rustc} --target wasm32-unknown-unknown --crate-type cdylib -O -C target-feature=+simd128 -o margin.wasm margin.rs",
         ),
         Language::Zig => (
             "margin.zig",
@@ -70,7 +82,8 @@ fn template(language: Language) -> (&'static str, &'static str, &'static str) {
             "(module\n  (func (export \"margin\") (param $price f64) (param $cost f64) (result f64)\n    (f64.sub (local.get $price) (local.get $cost))))\n",
             "",
         ),
-    }
+        Language::Python | Language::Javascript => return None,
+    })
 }
 
 /// What is written, and how one goes on.
@@ -86,9 +99,9 @@ struct Project {
 }
 
 impl Project {
-    fn plain(language: Language) -> Self {
-        let (source, text, build) = template(language);
-        Self {
+    fn plain(language: Language) -> Option<Self> {
+        let (source, text, build) = template(language)?;
+        Some(Self {
             // Cases for `udf test`: arguments, and what is expected.
             files: vec![
                 (source, text.to_owned()),
@@ -98,7 +111,7 @@ impl Project {
             module: if build.is_empty() { source } else { "margin.wasm" },
             function: "margin",
             call: "SELECT margin(10.5, 4)",
-        }
+        })
     }
 
     /// With the SDK; none where the language has no SDK.
@@ -106,24 +119,33 @@ impl Project {
         let (own, sdk, build): (&[(_, &str)], &[(_, &str)], _) = match language {
             Language::C => (
                 &[("shop.c", include_str!("new/shop.c"))],
-                &[
-                    ("sparklet_udf.h", include_str!("../../../../../udf-sdk/c/sparklet_udf.h")),
-                    ("sparklet_udf_impl.h", include_str!("../../../../../udf-sdk/c/sparklet_udf_impl.h")),
-                ],
-                "${CC:-clang --target=wasm32} -O3 -ffreestanding -nostdlib -I . -Wl,--no-entry shop.c -o shop.wasm",
+                &C_SDK,
+                "${CC:-clang --target=wasm32} -O3 -msimd128 -ffreestanding -nostdlib -I . -Wl,--no-entry shop.c -o shop.wasm",
+            ),
+            Language::Cpp => (
+                // Good as both.
+                &[("shop.cpp", include_str!("new/shop.c"))],
+                &C_SDK,
+                "${CXX:-clang++ --target=wasm32} -O3 -msimd128 -ffreestanding -nostdlib -I . -Wl,--no-entry shop.cpp -o shop.wasm",
             ),
             Language::Rust => (
                 &[("Cargo.toml", include_str!("new/shop.toml")), ("src/lib.rs", include_str!("new/shop.rs"))],
                 &RUST_SDK,
-                "cargo build --release --target wasm32-unknown-unknown --target-dir target && cp target/wasm32-unknown-unknown/release/shop.wasm .",
+                "RUSTFLAGS='-C target-feature=+simd128' cargo build --release --target wasm32-unknown-unknown --target-dir target && cp target/wasm32-unknown-unknown/release/shop.wasm .",
+            ),
+            Language::Python => (
+                &[("shop.py", include_str!("new/shop.py"))],
+                &PYTHON_SDK,
+                "{ [ -n \"$PYTHON\" ] || [ -x .venv/bin/componentize-py ] || { python3 -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check componentize-py==0.25; }; } &&\n  \"${PYTHON:-.venv/bin/python}\" -m sparklet_udf.build build shop.py -o shop.wasm",
+            ),
+            Language::Javascript => (
+                &[("shop.js", include_str!("new/shop.js"))],
+                &JAVASCRIPT_SDK,
+                "{ [ -n \"$COMPONENTIZE_QJS\" ] || [ -d node_modules/componentize-qjs ] || npm install --silent --no-fund --no-audit --no-save componentize-qjs@0.4; } &&\n  node sdk/build.js build shop.js -o shop.wasm",
             ),
             Language::Assemblyscript => (
                 &[("shop.ts", include_str!("new/shop.ts"))],
-                &[
-                    ("sdk/package.json", include_str!("../../../../../udf-sdk/assemblyscript/package.json")),
-                    ("sdk/transform.js", include_str!("../../../../../udf-sdk/assemblyscript/transform.js")),
-                    ("sdk/assembly/index.ts", include_str!("../../../../../udf-sdk/assemblyscript/assembly/index.ts")),
-                ],
+                &ASSEMBLYSCRIPT_SDK,
                 "${ASC:-npx --package assemblyscript asc} shop.ts --transform ./sdk/transform.js -O3 --use abort= --disableWarning -o shop.wasm",
             ),
             _ => return None,
@@ -139,13 +161,33 @@ impl Project {
     }
 }
 
-macro_rules! rust_sdk {
-    ($($name:literal),*) => {
-        [$((concat!("sparklet-udf/", $name), include_str!(concat!("../../../../../udf-sdk/rust/", $name)))),*]
+/// Files of the SDK: where they are put, and where they are.
+macro_rules! sdk {
+    ($to:literal $from:literal: $($name:literal),*) => {
+        [$((concat!($to, $name), include_str!(concat!("../../../../../udf-sdk/", $from, $name)))),*]
     };
 }
 
-const RUST_SDK: [(&str, &str); 12] = rust_sdk![
+const C_SDK: [(&str, &str); 2] = sdk!["" "c/": "sparklet_udf.h", "sparklet_udf_impl.h"];
+
+const ASSEMBLYSCRIPT_SDK: [(&str, &str); 3] =
+    sdk!["sdk/" "assemblyscript/": "package.json", "transform.js", "assembly/index.ts"];
+
+const WIT: &str = include_str!("../../../../../udf-sdk/wit/udf.wit");
+
+const PYTHON_SDK: [(&str, &str); 7] = {
+    let [a, b, c, d, e, f] = sdk!["sparklet_udf/" "python/sparklet_udf/":
+        "__init__.py", "_columns.py", "_functions.py", "_types.py", "_world.py", "build.py"];
+    [a, b, c, d, e, f, ("sparklet_udf/wit/udf.wit", WIT)]
+};
+
+const JAVASCRIPT_SDK: [(&str, &str); 5] = {
+    let [a, b, c, d] = sdk!["sdk/" "js/": "package.json", "index.js", "world.js", "build.js"];
+    [a, b, c, d, ("sdk/wit/udf.wit", WIT)]
+};
+
+const RUST_SDK: [(&str, &str); 12] = sdk![
+    "sparklet-udf/" "rust/":
     "Cargo.toml",
     "src/abi.rs",
     "src/aggregate.rs",
@@ -162,13 +204,11 @@ const RUST_SDK: [(&str, &str); 12] = rust_sdk![
 
 pub(super) fn run(arguments: &Arguments, world: &World, console: &mut Console) -> Result {
     let folder = world.cwd.join(&arguments.folder);
-    let project = match arguments.sdk {
-        false => Project::plain(arguments.lang),
-        true => Project::with_sdk(arguments.lang).ok_or_else(|| {
-            Failure::usage("there is no SDK for this language")
-                .with_hint("`--sdk` goes with c, rust and assemblyscript")
-        })?,
-    };
+    let plain = if arguments.sdk { None } else { Project::plain(arguments.lang) };
+    let project = plain.or_else(|| Project::with_sdk(arguments.lang)).ok_or_else(|| {
+        Failure::usage("there is no SDK for this language")
+            .with_hint("`--sdk` goes with c, cpp, rust, assemblyscript, python and javascript")
+    })?;
     let Project { mut files, build, module, function, call } = project;
     if !build.is_empty() {
         files.push(("build.sh", format!("#!/bin/sh\n# Builds {module}.\ncd \"$(dirname \"$0\")\" && {build}\n")));
