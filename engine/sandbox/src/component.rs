@@ -86,7 +86,7 @@ impl Component {
     {
         self.instance.get_typed_func(&mut self.store, name).map_err(|e| {
             Cause::Contract(format!(
-                "its export `{name}` is not as in udf-sdk/wit: {}",
+                "its export `{name}` is not as in udf-sdk/wit; built with the SDK of this version it would be: {}",
                 crate::inspect::cut(&format!("{e:#}"))
             ))
         })

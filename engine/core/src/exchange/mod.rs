@@ -86,7 +86,7 @@ pub(crate) struct WriteCost {
     pub(crate) task_cpu: Vec<Duration>,
     /// Part of it that went into hashing, dividing and keeping rows.
     pub(crate) exchange_cpu: Duration,
-    /// Part of that which went into the facts about keys.
+    /// Part of that which went into the facts about keys, by the wall clock: nothing waits there.
     pub(crate) facts_cpu: Duration,
     /// Bytes of the exchange on disk.
     pub(crate) spilled_bytes: u64,
