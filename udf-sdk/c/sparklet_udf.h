@@ -12,7 +12,7 @@
  *         return 0;                                         // or sparklet_fail("why")
  *     }
  *
- *     clang --target=wasm32 -O3 -msimd128 -ffreestanding -nostdlib -Wl,--no-entry -Wl,--export-memory shout.c -o shout.wasm
+ *     clang --target=wasm32 -O3 -ffreestanding -nostdlib -Wl,--no-entry -Wl,--export-memory shout.c -o shout.wasm
  *
  * A NULL in an argument makes the result NULL, and whatever the function does for that row is ignored; SPARKLET_SCALAR_NULLS is for
  * functions that look at NULLs. SPARKLET_BATCH gives whole columns, for loops over numbers. See SPARKLET_AGGREGATE and SPARKLET_TABLE

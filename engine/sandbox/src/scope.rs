@@ -15,6 +15,10 @@ use crate::module::{Mode, Module};
 /// Idle instances of a module that a query keeps.
 const MAX_IDLE: usize = 64;
 
+/// An instance that holds more than one of so many parts of the memory it may have is not used again: what it has let go of is not given back,
+/// and interpreters lose some with each call.
+const WORN: usize = 2;
+
 /// Instances that wait for a call, by the SHA-256 of their module.
 type Idle = HashMap<[u8; 32], Vec<Box<dyn Guest>>>;
 
@@ -206,7 +210,8 @@ impl Callee {
             None => self.own(function)?,
         };
         let done = owned.call(self, function, rows, work)?;
-        if self.scope.keeps && !self.scope.closed.load(Relaxed) {
+        let worn = owned.guest.memory() > self.module.declared().limits.memory / WORN;
+        if self.scope.keeps && !worn && !self.scope.closed.load(Relaxed) {
             let mut idle = self.scope.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let idle = idle.entry(*self.module.digest()).or_default();
             if idle.len() < MAX_IDLE {

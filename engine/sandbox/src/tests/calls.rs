@@ -1,6 +1,9 @@
 //! What works.
 
-use super::{Setting, columnar, module};
+use arrow::array::AsArray;
+use arrow::datatypes::Int32Type;
+
+use super::{Setting, columnar, limits, module};
 use crate::{Compiler, Declared, Limits, Module, Wanted};
 
 pub(super) const PLAIN: &str = r#"(module
@@ -56,6 +59,28 @@ async fn plain_functions_with_declared_types() {
     let wrong = Declared { functions: vec![Wanted::parse("next(Utf8) -> Int8").unwrap()], ..declared };
     let error = Module::load(text.into(), "t.wasm", wrong, &Compiler::default()).unwrap_err();
     assert!(error.to_string().contains("cannot be (Utf8) -> Int8: the module has (Int32) -> Int32"), "{error}");
+}
+
+/// Interpreters lose some memory with each call: what has lost much of it is replaced before a call fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_has_grown_is_not_used_again() {
+    let text = r#"(module (memory 1)
+      (func (export "grows") (param i64) (result i32) (i32.ge_s (memory.grow (i32.const 1)) (i32.const 0))))"#;
+    // 64 pages: without others in its place, the first instance has no more after seven batches.
+    let declared = Declared { limits: Limits { memory: 4 << 20, ..limits() }, ..Declared::default() };
+    let module = Module::load(text.into(), "test.wasm", declared, &Compiler::default()).unwrap();
+    let setting = Setting::with_batches(1, 10, [module]);
+    let (found, scope) = setting.batches("SELECT grows(value) AS g FROM generate_series(1, 1000)").await;
+    let grown: i64 = found
+        .unwrap()
+        .iter()
+        .flat_map(|batch| batch.column(0).as_primitive::<Int32Type>().values().to_vec())
+        .map(i64::from)
+        .sum();
+    assert_eq!(grown, 1000);
+    let used = &scope.uses()[0];
+    assert_eq!((used.calls, used.failures), (100, 0));
+    assert!((20..50).contains(&used.instances), "{used:?}");
 }
 
 /// `plus_one(Int64)`: rows to a place of its own.

@@ -50,17 +50,17 @@ fn template(language: Language) -> Option<(&'static str, &'static str, &'static 
         Language::C => (
             "margin.c",
             "double margin(double price, double cost) {\n    return price - cost;\n}\n",
-            "${CC:-clang --target=wasm32} -O3 -msimd128 -nostdlib -fvisibility=default -Wl,--no-entry -Wl,--export-dynamic -o margin.wasm margin.c",
+            "${CC:-clang --target=wasm32} -O3 -nostdlib -fvisibility=default -Wl,--no-entry -Wl,--export-dynamic -o margin.wasm margin.c",
         ),
         Language::Cpp => (
             "margin.cpp",
             "extern \"C\" double margin(double price, double cost) {\n    return price - cost;\n}\n",
-            "${CXX:-clang++ --target=wasm32} -O3 -msimd128 -nostdlib -fvisibility=default -Wl,--no-entry -Wl,--export-dynamic -o margin.wasm margin.cpp",
+            "${CXX:-clang++ --target=wasm32} -O3 -nostdlib -fvisibility=default -Wl,--no-entry -Wl,--export-dynamic -o margin.wasm margin.cpp",
         ),
         Language::Rust => (
             "margin.rs",
             "#[no_mangle]\npub extern \"C\" fn margin(price: f64, cost: f64) -> f64 {\n    price - cost\n}\n",
-            "${RUSTC:-rustc} --target wasm32-unknown-unknown --crate-type cdylib -O -C target-feature=+simd128 -o margin.wasm margin.rs",
+            "${RUSTC:-rustc} --target wasm32-unknown-unknown --crate-type cdylib -O -o margin.wasm margin.rs",
         ),
         Language::Zig => (
             "margin.zig",
@@ -120,18 +120,18 @@ impl Project {
             Language::C => (
                 &[("shop.c", include_str!("new/shop.c"))],
                 &C_SDK,
-                "${CC:-clang --target=wasm32} -O3 -msimd128 -ffreestanding -nostdlib -I . -Wl,--no-entry shop.c -o shop.wasm",
+                "${CC:-clang --target=wasm32} -O3 -ffreestanding -nostdlib -I . -Wl,--no-entry shop.c -o shop.wasm",
             ),
             Language::Cpp => (
                 // Good as both.
                 &[("shop.cpp", include_str!("new/shop.c"))],
                 &C_SDK,
-                "${CXX:-clang++ --target=wasm32} -O3 -msimd128 -ffreestanding -nostdlib -I . -Wl,--no-entry shop.cpp -o shop.wasm",
+                "${CXX:-clang++ --target=wasm32} -O3 -ffreestanding -nostdlib -I . -Wl,--no-entry shop.cpp -o shop.wasm",
             ),
             Language::Rust => (
                 &[("Cargo.toml", include_str!("new/shop.toml")), ("src/lib.rs", include_str!("new/shop.rs"))],
                 &RUST_SDK,
-                "RUSTFLAGS='-C target-feature=+simd128' cargo build --release --target wasm32-unknown-unknown --target-dir target && cp target/wasm32-unknown-unknown/release/shop.wasm .",
+                "cargo build --release --target wasm32-unknown-unknown --target-dir target && cp target/wasm32-unknown-unknown/release/shop.wasm .",
             ),
             Language::Python => (
                 &[("shop.py", include_str!("new/shop.py"))],
