@@ -257,7 +257,7 @@ impl Writer {
     fn push(&mut self, batch: RecordBatch) -> Result<()> {
         let keys = self.bucketing.hash(&batch, &mut self.scratch)?;
         let chunk = self.bucketing.divide(&batch, &mut self.scratch)?;
-        // Nothing waits here, so that wall time is CPU time: the thread's own clock takes as long as all that is measured.
+        // Nothing waits here, so that wall time is CPU time; the thread's own clock would be a good part of what is measured.
         let start = Instant::now();
         // Of a bucket that is divided further, and of rows that have no key, nobody asks.
         if self.bucketing.ranges.is_none() && self.bucketing.divisor == 1 && !keys.is_empty() {
