@@ -298,7 +298,7 @@ fn components(folder: &Path) -> [(&'static str, std::result::Result<Vec<u8>, Str
 }
 
 /// The guest in C, as `udf new --lang c --sdk` builds one; the missing tool where it cannot be built.
-fn built(folder: &Path, flags: &[&str]) -> std::result::Result<Vec<u8>, String> {
+fn built(folder: &Path) -> std::result::Result<Vec<u8>, String> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (source, sdk, out) = (here.join("benches/udf/guest.c"), here.join("udf-sdk/c"), folder.join("guest.wasm"));
     let mut clang = Command::new("clang");
@@ -307,14 +307,7 @@ fn built(folder: &Path, flags: &[&str]) -> std::result::Result<Vec<u8>, String> 
     zig.args(["-m", "ziglang", "cc", "-target", "wasm32-freestanding"]);
     let mut said = Vec::new();
     for mut compiler in [clang, zig] {
-        compiler
-            .args(["-O3", "-nostdlib", "-Wl,--no-entry"])
-            .args(flags)
-            .arg("-I")
-            .arg(&sdk)
-            .arg(&source)
-            .arg("-o")
-            .arg(&out);
+        compiler.args(["-O3", "-nostdlib", "-Wl,--no-entry"]).arg("-I").arg(&sdk).arg(&source).arg("-o").arg(&out);
         match compiler.output() {
             Ok(done) if done.status.success() => return Ok(std::fs::read(&out).unwrap()),
             Ok(done) => said.push(String::from_utf8_lossy(&done.stderr).into_owned()),
@@ -507,7 +500,7 @@ fn main() -> ExitCode {
     println!("{:32} {:>8} {:>8} {:>8} {:>6} {:>8}  bar", "ns a row", "Rust", "guest", "added", "times", "M rows/s");
     bench.pair("plain a*b+1", "a * b + 1.0", "plain_margin(a, b)", false, &Bar::Added(4.0));
     let mut columnar = None;
-    match built(folder.path(), &[]) {
+    match built(folder.path()) {
         Ok(bytes) => {
             let module = load(bytes, "guest.c");
             register(&bench.context, &module);
@@ -520,15 +513,6 @@ fn main() -> ExitCode {
             bench.pair("aggregate: set of strings", "native_kinds(k)", "kinds(k)", true, &Bar::Times(2.0));
         }
         Err(why) => println!("!! NOT MEASURED: functions of the columnar mode, they need clang and lld, or Zig: {why}"),
-    }
-    // The compiler may use vectors only where it is told so.
-    match built(folder.path(), &["-msimd128"]) {
-        Ok(bytes) => {
-            let module = load(bytes, "guest-simd.c");
-            register(&bench.context, &module);
-            bench.pair("columnar a*b+1, -msimd128", "a * b + 1.0", "margin(a, b)", false, &Bar::Added(1.5));
-        }
-        Err(_) => println!("!! NOT MEASURED: the same with vectors"),
     }
     for (name, made) in components(folder.path()) {
         match made {

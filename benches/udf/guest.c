@@ -3,6 +3,7 @@
 #define SPARKLET_IMPLEMENTATION
 #include "sparklet_udf.h"
 
+SPARKLET_VECTORS_BEGIN
 SPARKLET_BATCH(margin, Float64, Float64, Float64) {
     double *result = (double *)sparklet_fixed(out, SPARKLET_FLOAT64, in->rows, sizeof(double));
     const double *a = (const double *)(uintptr_t)sparklet_column(in, 0)->buf0;
@@ -10,6 +11,7 @@ SPARKLET_BATCH(margin, Float64, Float64, Float64) {
     for (uint32_t row = 0; row < in->rows; row++) result[row] = a[row] * b[row] + 1;
     return 0;
 }
+SPARKLET_VECTORS_END
 
 SPARKLET_BATCH(mix, Int64, Int64) {
     uint64_t *result = (uint64_t *)sparklet_fixed(out, SPARKLET_INT64, in->rows, sizeof(uint64_t));

@@ -551,7 +551,7 @@ pub struct Adaptation {
     pub before: Vec<u64>,
     /// The same as changed.
     pub after: Vec<u64>,
-    /// Expected time on the run's slots before, in the unit of `before`.
+    /// Expected time on the run's slots before, in the unit of `before`; of joins in another order their CPU time in micro-seconds.
     pub predicted_before: u64,
     /// Expected time on the run's slots after.
     pub predicted_after: u64,
@@ -586,6 +586,11 @@ pub enum AdaptationKind {
     },
     /// A join planned as partitioned became a broadcast.
     Broadcast {
+        /// Key columns.
+        on: Vec<String>,
+    },
+    /// A join planned as a broadcast became a partitioned one.
+    Partition {
         /// Key columns.
         on: Vec<String>,
     },
@@ -661,6 +666,11 @@ pub enum AdaptationKind {
     LeaveOut {
         /// The operator and its keys.
         what: String,
+    },
+    /// Joins that were still to come ran in another order.
+    ReorderJoins {
+        /// The new order, e.g. `(Exchange 0 JOIN c) JOIN b`; of each block one.
+        orders: Vec<String>,
     },
 }
 
@@ -779,6 +789,13 @@ pub enum AdaptationReason {
         columns: Vec<String>,
         /// Share of the rows that have the key.
         percent: u32,
+    },
+    /// A finished part of the plan had other rows than were expected.
+    RowsDiffer {
+        /// Its rows.
+        rows: u64,
+        /// What was expected.
+        expected_rows: u64,
     },
     /// An input of the join was finished.
     InputFinished {

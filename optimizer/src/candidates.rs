@@ -12,7 +12,8 @@ use sparklet_history::JoinOrder;
 use crate::cardinality::Cardinalities;
 use crate::join_order::{
     EarlyGroups, FinerGroups, KeptOrders, KeyPush, MergedAggregates, OrderChange, OuterLater, Pick, Reordered,
-    any_order, early_groups, finer_groups, merge_aggregates, outer_later, push_keys, reorder_as, same_columns,
+    any_order, early_groups, finer_groups, merge_aggregates, outer_later, push_keys, reorder_after_stages, reorder_as,
+    same_columns,
 };
 
 /// How a candidate differs from the plan that it was made from.
@@ -91,6 +92,17 @@ pub fn any_candidate(
     let made = any_order(logical, cardinalities, pick)?;
     let cost = made.because.iter().map(|change| change.cost_after - change.cost_before).sum();
     Some((narrowed(made.plan, logical)?, cost))
+}
+
+/// `logical`, parts of which have run ([`Cardinalities::after`]), with the joins that are still to come in another order; what was changed beside
+/// it. None where no order saves `min_gain` (0 to 1) of the expected cost.
+pub fn candidate_after_stages(
+    logical: &LogicalPlan,
+    cardinalities: &Cardinalities<'_>,
+    min_gain: f64,
+) -> Option<(LogicalPlan, Vec<OrderChange>)> {
+    let made = reorder_after_stages(logical, cardinalities, min_gain)?;
+    Some((narrowed(made.plan, logical)?, made.because))
 }
 
 /// What is rewritten beside the orders of joins, and what always is.

@@ -14,8 +14,10 @@ pub mod join_order;
 pub mod reduction;
 pub mod source;
 
-pub use candidates::{LogicalCandidate, RewriteNote, Rewriting, any_candidate, candidate_like, candidates};
-pub use cardinality::{Cardinalities, Estimate, EstimateSource, Volumes};
+pub use candidates::{
+    LogicalCandidate, RewriteNote, Rewriting, any_candidate, candidate_after_stages, candidate_like, candidates,
+};
+pub use cardinality::{Cardinalities, Estimate, EstimateSource, Finished, Volumes};
 pub use decision::{Learning, decision_of};
 pub use fingerprint::{
     Identity, LogicalFingerprints, PhysicalFingerprints, Reads, explain_text, fingerprint_logical,

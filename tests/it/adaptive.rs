@@ -333,6 +333,76 @@ fn scans_prune_by_the_keys_of_a_finished_input() {
     assert!(pruned == 0 && !changes.contains("push_keys"), "{pruned}: {step:#}");
 }
 
+/// A build side that was expected to be small is five times as large: the join that was planned as a broadcast is partitioned.
+#[test]
+fn a_broadcast_becomes_partitioned_where_its_input_is_large() {
+    let place = Place::new();
+    for copy in [
+        "COPY (SELECT value % 300000 AS k, value AS v FROM range(0, 1000000)) TO 'facts.parquet'",
+        "COPY (SELECT value AS k, value AS w FROM range(0, 300000)) TO 'parts.parquet'",
+    ] {
+        place.ok(&["sql", "--learning", "off", "-c", copy]);
+    }
+    let ask = |rule: &str, condition: &str| {
+        let query = format!(
+            "SELECT count(*) AS n, sum(f.v + p.w) AS s FROM 'facts.parquet' f JOIN 'parts.parquet' p ON f.k = p.k WHERE {condition}"
+        );
+        let (rule, rows) = (format!("adaptive_broadcast={rule}"), "adaptive_min_rows=200000");
+        let args = ["sql", "--learning", "off", "--slots", "4", "--format", "csv", "-c", &query];
+        let result = place.ok(&[&args[..], &["--set", &rule, "--set", rows]].concat()).out;
+        (result, json(&place, &["report", "last"])["run"]["steps"][0]["adaptations"].to_string())
+    };
+    let (plain, changes) = ask("off", "p.w % 7 >= 0");
+    assert_eq!(changes, "null");
+    let (result, changes) = ask("on", "p.w % 7 >= 0");
+    assert_eq!(result, plain);
+    assert_eq!(changes.matches(r#""type":"partition""#).count(), 1, "{changes}");
+    assert!(changes.contains(r#""rows":300000"#) && changes.contains(r#""expected_rows":60000"#), "{changes}");
+    let text = place.ok(&["report", "last"]).out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("became a partitioned one, instead of a broadcast of one input"), "{text}");
+    // As small as expected, or smaller.
+    let (_, changes) = ask("on", "p.w % 700 = 0");
+    assert!(!changes.contains(r#""type":"partition""#), "{changes}");
+}
+
+/// A condition that nobody can estimate leaves five times the rows that are expected: the join that was to be next comes last.
+#[test]
+fn joins_still_to_come_change_their_order() {
+    let place = Place::new();
+    for copy in [
+        "COPY (SELECT value % 50000 AS k, value % 100003 AS e, value AS v FROM range(0, 1000000)) TO 'facts.parquet'",
+        "COPY (SELECT value % 50000 AS k, value AS w FROM range(0, 300000)) TO 'parts.parquet'",
+        "COPY (SELECT value AS e, value % 7 AS z FROM range(0, 300)) TO 'few.parquet'",
+    ] {
+        place.ok(&["sql", "--learning", "off", "-c", copy]);
+    }
+    let query = "SELECT count(*) AS n, sum(f.v + p.w + x.z) AS s FROM 'facts.parquet' f JOIN 'parts.parquet' p ON f.k = p.k \
+                 JOIN 'few.parquet' x ON f.e = x.e WHERE f.v % 7 >= 0";
+    let ask = |reorder: &str| {
+        let (reorder, rows) = (format!("adaptive_reorder={reorder}"), "adaptive_min_rows=100000");
+        let args = ["sql", "--learning", "off", "--slots", "4", "--format", "csv", "-c", query];
+        let result = place.ok(&[&args[..], &["--set", &reorder, "--set", rows]].concat()).out;
+        let run = json(&place, &["report", "last"])["run"].clone();
+        (result, run["steps"][0]["adaptations"].clone())
+    };
+    let (plain, changes) = ask("off");
+    assert!(!changes.to_string().contains("reorder_joins"), "{changes:#}");
+    let (result, changes) = ask("on");
+    assert_eq!(result, plain);
+    let changes = changes.as_array().unwrap();
+    let change = changes.iter().find(|change| change["kind"]["type"] == "reorder_joins");
+    let change = change.unwrap_or_else(|| panic!("{changes:#?}"));
+    assert_eq!(change["kind"]["orders"], serde_json::json!(["(x JOIN Exchange 0) JOIN p"]), "{change:#}");
+    assert!(change["because"]["rows"].as_u64() >= Some(2 * change["because"]["expected_rows"].as_u64().unwrap()));
+    assert!(change["predicted_before"].as_u64() > change["predicted_after"].as_u64());
+    let text = place.ok(&["report", "last"]).out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        text.contains("the joins that were still to come ran in another order: (x JOIN Exchange 0) JOIN p"),
+        "{text}"
+    );
+    assert!(text.contains("a finished part of the plan has 1,000,000 rows, 200,000 were expected"), "{text}");
+}
+
 /// What one run measures of keys, the next one begins with.
 #[test]
 fn heavy_keys_are_known_in_the_next_run() {

@@ -347,6 +347,16 @@ void sparklet_finish_batch_(sparklet_writer *writers, uint32_t count, uint32_t r
     SPARKLET_ROWS_(function, #returns)
 
 /* Called with whole columns: fills `out` with in->rows rows, e.g. by sparklet_fixed. */
+/* Between these two the compiler may use vectors of 128 bits, whatever it is told for the rest: for loops over floating-point numbers. What
+ * multiplies 64-bit integers one after the other is slower with them. Nothing where the compiler is not clang (Zig's is). */
+#if defined(__clang__) && defined(__wasm__)
+#define SPARKLET_VECTORS_BEGIN _Pragma("clang attribute push(__attribute__((target(\"simd128\"))), apply_to = function)")
+#define SPARKLET_VECTORS_END _Pragma("clang attribute pop")
+#else
+#define SPARKLET_VECTORS_BEGIN
+#define SPARKLET_VECTORS_END
+#endif
+
 #define SPARKLET_BATCH(name, returns, ...)                                                                         \
     SPARKLET_DESCRIBE_SCALAR_(name, name, "propagate", returns, ##__VA_ARGS__)                                     \
     static inline int32_t sparklet_batch_##name(const sparklet_batch *in, sparklet_col *out);                      \

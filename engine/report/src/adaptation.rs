@@ -144,7 +144,7 @@ pub(crate) fn switch(adaptation: &Adaptation) -> &'static str {
             "adaptive_memory = \"off\""
         }
         (AdaptationKind::DivideJoin { .. }, _) => "adaptive_split_skew = \"off\"",
-        (AdaptationKind::Broadcast { .. }, _) => "adaptive_broadcast = \"off\"",
+        (AdaptationKind::Broadcast { .. } | AdaptationKind::Partition { .. }, _) => "adaptive_broadcast = \"off\"",
         (AdaptationKind::SkipEmpty { .. }, _) => "adaptive_skip_empty = \"off\"",
         (AdaptationKind::ShareSubplan { .. }, _) => "adaptive_share = \"off\"",
         (AdaptationKind::SplitGroups { .. }, _) => "adaptive_split_groups = \"off\"",
@@ -154,6 +154,7 @@ pub(crate) fn switch(adaptation: &Adaptation) -> &'static str {
         (AdaptationKind::RunInStages, _) => "adaptive_memory = \"off\"",
         (AdaptationKind::ChangeSlots { .. }, _) => "adaptive_slots = \"off\"",
         (AdaptationKind::PushKeys { .. }, _) => "adaptive_push_keys = \"off\"",
+        (AdaptationKind::ReorderJoins { .. }, _) => "adaptive_reorder = \"off\"",
         (AdaptationKind::BeginWithSplit { .. } | AdaptationKind::LeaveOut { .. }, _) => "adaptive_known_keys = \"off\"",
     }
 }
@@ -188,6 +189,9 @@ fn what(kind: &AdaptationKind) -> String {
             text
         }
         AdaptationKind::Broadcast { on } => format!("the join{} became a broadcast of its smaller input", keys(on)),
+        AdaptationKind::Partition { on } => {
+            format!("the join{} became a partitioned one, instead of a broadcast of one input", keys(on))
+        }
         AdaptationKind::SkipEmpty { on } => {
             format!("the join{} was not run, nor what was left to run beneath it", keys(on))
         }
@@ -238,6 +242,10 @@ fn what(kind: &AdaptationKind) -> String {
         }
         AdaptationKind::LeaveOut { what } => {
             format!("the inputs of the {} did not run first: there is no heavy key to look for", safe(&short(what)))
+        }
+        AdaptationKind::ReorderJoins { orders } => {
+            let orders: Vec<String> = orders.iter().map(|order| safe(&short(order))).collect();
+            format!("the joins that were still to come ran in another order: {}", orders.join("; "))
         }
         AdaptationKind::RunInStages => "the query began again, the inputs of its joins as stages".to_owned(),
     }
@@ -361,6 +369,10 @@ fn because(adaptation: &Adaptation) -> String {
             safe(&short(&columns.join(", ")))
         ),
         AdaptationReason::NoKnownKey { run } => format!("known from run {run}, which kept them and found no heavy key"),
+        AdaptationReason::RowsDiffer { rows, expected_rows } => {
+            let rows = plural(*rows, "row", "rows");
+            format!("a finished part of the plan has {rows}, {} were expected", count(*expected_rows))
+        }
         AdaptationReason::InputFinished { rows, distinct } => format!(
             "the other input was finished, with {} and about {}",
             plural(*rows, "row", "rows"),
@@ -444,6 +456,7 @@ mod tests {
                 oversized_units: 1,
             },
             AdaptationKind::Broadcast { on: on.clone() },
+            AdaptationKind::Partition { on: on.clone() },
             AdaptationKind::SkipEmpty { on: Vec::new() },
             AdaptationKind::ShareSubplan {
                 what: "Aggregate: groupBy=[[a.k]], aggr=[[sum(a.v)]]".to_owned(),
@@ -455,6 +468,7 @@ mod tests {
             AdaptationKind::LeaveOut { what: "window by a.k".to_owned() },
             AdaptationKind::PushKeys { on: on.clone(), listed: None, expected_rows: Some(5_000), rows: 700 },
             AdaptationKind::PushKeys { on: on.clone(), listed: Some(1), expected_rows: None, rows: 1 },
+            AdaptationKind::ReorderJoins { orders: vec!["(Exchange 0 JOIN c) JOIN b".to_owned()] },
             AdaptationKind::SplitGroups {
                 by: vec!["a.k".to_owned(), "a.t".to_owned()],
                 distinct: vec!["a.v".to_owned(), "a.w".to_owned()],
@@ -494,6 +508,7 @@ mod tests {
             AdaptationReason::KnownKey { run: run.clone(), columns: vec!["a.k".to_owned()], percent: 40 },
             AdaptationReason::NoKnownKey { run },
             AdaptationReason::InputFinished { rows: 9_000, distinct: 1_200 },
+            AdaptationReason::RowsDiffer { rows: 9_000, expected_rows: 120 },
         ];
         let of = |because: &AdaptationReason| Adaptation { because: because.clone(), ..divided() };
         let mut lines: Vec<String> = kinds.iter().map(what).chain(reasons.iter().map(|r| because(&of(r)))).collect();
@@ -508,6 +523,7 @@ mod tests {
         the join on a.k = b.k and a.t = b.t was divided into 1 join of its own
         the join on a.k = b.k and a.t = b.t was divided into 40 joins of their own, 2 hot buckets cut into slices, 3 with the other side built, 1 too large for a hash table: divided once more or sorted
         the join on a.k = b.k and a.t = b.t became a broadcast of its smaller input
+        the join on a.k = b.k and a.t = b.t became a partitioned one, instead of a broadcast of one input
         the join was not run, nor what was left to run beneath it
         a part of the plan that stands in it 2 times was computed once: Aggregate: groupBy=[[a.k]], aggr=[[sum(a.v)]]
         the query began again, the inputs of its joins as stages
@@ -516,6 +532,7 @@ mod tests {
         the inputs of the window by a.k did not run first: there is no heavy key to look for
         one input of the join on a.k = b.k and a.t = b.t was read with the range of the keys of the other: 700 rows, of 5,000 expected
         one input of the join on a.k = b.k and a.t = b.t was read with a list of 1 key of the other: 1 row
+        the joins that were still to come ran in another order: (Exchange 0 JOIN c) JOIN b
         1 hot bucket of the aggregate by a.k, a.t was cut into 8 slices and computed in two phases, divided by a.v; a.w first
         2 hot buckets of the window by a.k were cut into 14 slices: row_number, sum of a slice goes on from what the slices before it gave
         1 hot bucket of the window by a.k was cut into 14 slices: sum was computed once for each partition and joined to its rows
@@ -535,6 +552,7 @@ mod tests {
         known from run a100000000: one key had 40 % of the rows by a.k
         known from run a100000000, which kept them and found no heavy key
         the other input was finished, with 9,000 rows and about 1,200 keys
+        a finished part of the plan has 9,000 rows, 120 were expected
         the other side turned out to be cheaper to build; the largest bucket has 10,100 rows of both sides, the median one 10,000 (1.0×)
         a build side might not have fit in the memory of a slot; the largest bucket has 10,100 rows of both sides, the median one 10,000 (1.0×)
         adaptive_memory = "off"

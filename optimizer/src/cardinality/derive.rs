@@ -1,6 +1,7 @@
 //! Rows of a logical subplan from those of its inputs.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, HashMap, JoinType};
@@ -11,6 +12,7 @@ use datafusion::logical_expr::{
     TableProviderFilterPushDown, TableScan,
 };
 
+use super::Finished;
 use super::estimate::{Estimate, EstimateSource, OF_JOIN, combined};
 use super::join::{KeySide, asked_for, divisor, matching_share};
 use super::profile::{ColumnProfile, Profile, UNKNOWN_ROWS, width_of};
@@ -22,6 +24,8 @@ pub(crate) struct Profiles {
     /// By address of a node. Nodes live in the plan that is borrowed while this is used.
     observed: HashMap<usize, Estimate>,
     derived: RefCell<HashMap<usize, Profile>>,
+    /// Leaves that have run.
+    finished: Option<Arc<dyn Finished>>,
 }
 
 /// A node's place in memory: its name within one plan.
@@ -30,8 +34,8 @@ pub(crate) fn address(plan: &LogicalPlan) -> usize {
 }
 
 impl Profiles {
-    pub(crate) fn new(observed: HashMap<usize, Estimate>) -> Self {
-        Self { observed, derived: RefCell::default() }
+    pub(crate) fn new(observed: HashMap<usize, Estimate>, finished: Option<Arc<dyn Finished>>) -> Self {
+        Self { observed, derived: RefCell::default(), finished }
     }
 
     /// What is known of the rows of `plan` from past runs.
@@ -138,9 +142,13 @@ impl Profiles {
                 profile
             }
             other => {
+                let schema = other.schema().inner();
+                if let Some(statistics) = self.finished.as_ref().and_then(|finished| finished.statistics(other)) {
+                    return Profile::of_statistics(schema, &statistics);
+                }
                 let rows = other.inputs().iter().map(|input| self.of(input).rows).fold(0.0, f64::max);
                 let rows = if other.inputs().is_empty() { UNKNOWN_ROWS } else { rows };
-                Profile::unknown(other.schema().inner(), rows)
+                Profile::unknown(schema, rows)
             }
         }
     }

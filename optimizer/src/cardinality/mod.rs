@@ -17,13 +17,19 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use datafusion::common::HashMap;
+use datafusion::common::{HashMap, Statistics};
 use datafusion::logical_expr::LogicalPlan;
 use sparklet_history::{Evidence, RunId, Scope};
 
 use crate::fingerprint::{Identity, LogicalFingerprints, PhysicalFingerprints, Reads, SourceId, fingerprint_logical};
 use crate::source::SourceNames;
 pub use ladder::Volumes;
+
+/// Parts of a plan that have run already: leaves whose rows are known.
+pub trait Finished: fmt::Debug + Send + Sync {
+    /// What was measured of the rows of `leaf`, with a column for each of its schema; none where it is no such leaf.
+    fn statistics(&self, leaf: &LogicalPlan) -> Option<Statistics>;
+}
 
 /// What the optimizer may know of rows before it plans: the past, and the metadata of the sources of now, which it finds at the tables of
 /// the plan ([`datafusion::catalog::TableProvider::statistics`]).
@@ -33,6 +39,7 @@ pub struct Cardinalities<'a> {
     sources: &'a dyn SourceNames,
     /// None: there is no past to ask.
     volumes: Option<Volumes>,
+    finished: Option<Arc<dyn Finished>>,
     found: Mutex<Answers>,
 }
 
@@ -66,12 +73,17 @@ impl fmt::Debug for Cardinalities<'_> {
 impl<'a> Cardinalities<'a> {
     /// From the past of `scope`, for plans over `sources`. The past is asked only after [`Self::at`].
     pub fn new(evidence: &'a dyn Evidence, scope: Scope<'a>, sources: &'a dyn SourceNames) -> Self {
-        Self { evidence, scope, sources, volumes: None, found: Mutex::default() }
+        Self { evidence, scope, sources, volumes: None, finished: None, found: Mutex::default() }
     }
 
     /// With what tells the data of now from those of past runs.
     pub fn at(self, volumes: Volumes) -> Self {
         Self { volumes: Some(volumes), ..self }
+    }
+
+    /// For plans some parts of which have run.
+    pub fn after(self, finished: Arc<dyn Finished>) -> Self {
+        Self { finished: Some(finished), ..self }
     }
 
     /// With the names of the subplans of `plan`, where they are known already.
@@ -122,7 +134,7 @@ impl<'a> Cardinalities<'a> {
             }
         }
         drop(found);
-        let profiles = Profiles::new(known);
+        let profiles = self.profiles_from(known);
         let mut estimates = Vec::new();
         crate::for_each_logical_node(plan, &mut |node| estimates.push(profiles.estimate(node)));
         estimates
@@ -155,7 +167,22 @@ impl<'a> Cardinalities<'a> {
 
     /// Profiles of the subplans of `plan`.
     pub(crate) fn profiles(&self, plan: &LogicalPlan) -> Profiles {
-        Profiles::new(self.observed(&self.identities(plan)))
+        self.profiles_from(self.observed(&self.identities(plan)))
+    }
+
+    /// Profiles from what is `observed`, by address, and from what has run.
+    pub(crate) fn profiles_from(&self, observed: HashMap<usize, Estimate>) -> Profiles {
+        Profiles::new(observed, self.finished.clone())
+    }
+
+    /// True if `plan` is one relation of a block that has run, or a few operators over one.
+    pub(crate) fn has_run(&self, plan: &LogicalPlan) -> bool {
+        let Some(finished) = &self.finished else { return false };
+        match plan.inputs().as_slice() {
+            [] => finished.statistics(plan).is_some(),
+            [input] => self.has_run(input),
+            _ => false,
+        }
     }
 
     /// Identities of the nodes of `plan` by address, as far as past runs can tell of them better than metadata; none where there is no past.

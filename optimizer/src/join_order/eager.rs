@@ -501,6 +501,7 @@ impl Asked<'_> {
             [(address(&grouped), Estimate::within(early.note.groups, 3.0, EstimateSource::Statistics))]
                 .into_iter()
                 .collect(),
+            None,
         );
         let (joined, names) = {
             let block = Block::of_relations(std::iter::once(&grouped).chain(&later).collect(), conditions);

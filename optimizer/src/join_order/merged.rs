@@ -10,7 +10,7 @@ mod tests;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, Result, ScalarValue, TableReference, plan_datafusion_err};
+use datafusion::common::{Column, HashMap, Result, ScalarValue, TableReference, plan_datafusion_err};
 use datafusion::functions::core::expr_fn::{get_field, named_struct};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::utils::{conjunction, disjunction, split_conjunction_owned};
@@ -25,7 +25,7 @@ use super::block::{Block, in_terms_of, movable, name_of, place_of, placed_whole,
 use super::graph::Graph;
 use super::set::{members, single};
 use super::{build, eager, search, with_inputs};
-use crate::cardinality::{Cardinalities, Profiles};
+use crate::cardinality::Cardinalities;
 
 /// Rows of the largest table below which a pass is not worth saving.
 const MIN_ROWS: f64 = 20_000.0;
@@ -254,7 +254,7 @@ fn pass(all: &[&OverTables<'_>], cardinalities: &Cardinalities<'_>) -> Result<Op
     conditions.retain(|condition| relations_of(condition).count_ones() != 1);
     let no_order = || plan_datafusion_err!("relations that do not hang together");
     let (input, names, rows) = {
-        let profiles = Profiles::new(cardinalities.observed(&Default::default()));
+        let profiles = cardinalities.profiles_from(HashMap::default());
         let block = Block::of_relations(relations.iter().collect(), conditions);
         let mut graph = Graph::new(&block, &profiles)?;
         let rows =

@@ -53,6 +53,8 @@ pub struct OrderChange {
     pub cost_before: f64,
     /// Expected cost now.
     pub cost_after: f64,
+    /// The order now, e.g. `(a JOIN c) JOIN b`.
+    pub order: String,
 }
 
 /// A plan with other orders of joins.
@@ -93,6 +95,8 @@ enum Orders<'a> {
     Cheapest(&'a KeptOrders),
     /// Any.
     Any(RefCell<&'a mut Pick<'a>>),
+    /// The cheapest, of blocks some relations of which have run, where it saves this share of the cost.
+    AfterStages(f64),
 }
 
 /// Share of the cost of a block that another order must save.
@@ -121,9 +125,16 @@ pub fn any_order(plan: &LogicalPlan, cardinalities: &Cardinalities<'_>, pick: &m
     (!made.because.is_empty()).then_some(made)
 }
 
+/// `plan`, parts of which have run ([`Cardinalities::after`]), with the joins that are still to come in the order that is expected to be the
+/// cheapest, where it saves `min_gain` (0 to 1) of the cost of the block; other blocks stay as they are. None where nothing changes.
+pub fn reorder_after_stages(plan: &LogicalPlan, cardinalities: &Cardinalities<'_>, min_gain: f64) -> Option<Reordered> {
+    let made = reorder_by(plan, cardinalities, Orders::AfterStages(min_gain))?;
+    (!made.because.is_empty()).then_some(made)
+}
+
 fn reorder_by(plan: &LogicalPlan, cardinalities: &Cardinalities<'_>, wanted: Orders<'_>) -> Option<Reordered> {
     let identities = cardinalities.identities(plan);
-    let profiles = Profiles::new(cardinalities.observed(&identities));
+    let profiles = cardinalities.profiles_from(cardinalities.observed(&identities));
     let mut search = Search {
         templates: templates(plan, cardinalities),
         ..Search::new(cardinalities, identities, &profiles, wanted)
@@ -251,11 +262,16 @@ impl<'a, 'o> Search<'a, 'o> {
         if block.relations.len() < 3 {
             return Ok(None);
         }
+        if matches!(self.wanted, Orders::AfterStages(_))
+            && !block.relations.iter().any(|relation| self.cardinalities.has_run(relation))
+        {
+            return Ok(None);
+        }
         let relations = block.relations.iter().map(|relation| self.templates.get(&address(relation)).copied());
         let relations: Option<Vec<Fingerprint>> = relations.collect();
         let kept = match &self.wanted {
             Orders::Cheapest(kept) => relations.as_deref().and_then(|relations| kept.take(relations)),
-            Orders::Any(_) => None,
+            Orders::Any(_) | Orders::AfterStages(_) => None,
         };
         let keep = |tree: &Tree| relations.map(|relations| JoinOrder { relations, tree: tree.to_postfix() });
         if kept.as_ref() == Some(&block.written) {
@@ -266,23 +282,30 @@ impl<'a, 'o> Search<'a, 'o> {
         let (tree, change) = match kept.filter(|tree| graph.may_run(tree)) {
             // What it costs is known of the runs that it had.
             Some(tree) => {
+                let order = shown(&tree, &block.relations);
                 let relations = block.relations.len();
-                (tree, OrderChange { relations, cost_before: f64::INFINITY, cost_after: 0.0 })
+                (tree, OrderChange { relations, cost_before: f64::INFINITY, cost_after: 0.0, order })
             }
             None => {
                 let found = match &self.wanted {
-                    Orders::Cheapest(_) => self.order(plan, block, &mut graph)?,
+                    Orders::Cheapest(_) | Orders::AfterStages(_) => self.order(plan, block, &mut graph)?,
                     Orders::Any(pick) => search::any(&mut graph, &mut **pick.borrow_mut()),
                 };
                 let Some((tree, cost_after)) = found else { return Ok(None) };
                 let cost_before = search::cost_of(&mut graph, &block.written);
-                let cheap = cost_after <= cost_before * (1.0 - MIN_GAIN) || matches!(self.wanted, Orders::Any(_));
+                let cheap = match self.wanted {
+                    Orders::Cheapest(_) => cost_after <= cost_before * (1.0 - MIN_GAIN),
+                    Orders::AfterStages(min_gain) => cost_after <= cost_before * (1.0 - min_gain),
+                    Orders::Any(_) => true,
+                };
                 if tree == block.written || !cheap {
                     self.orders.extend(keep(&block.written));
                     return Ok(None);
                 }
                 let relations = block.relations.len();
-                (build::oriented(&mut graph, tree), OrderChange { relations, cost_before, cost_after })
+                let tree = build::oriented(&mut graph, tree);
+                let order = shown(&tree, &block.relations);
+                (tree, OrderChange { relations, cost_before, cost_after, order })
             }
         };
         let (changes, orders) = (self.changes.len(), self.orders.len());
@@ -296,6 +319,30 @@ impl<'a, 'o> Search<'a, 'o> {
         self.changes.truncate(changes);
         self.orders.truncate(orders);
         Ok(None)
+    }
+}
+
+/// `(a JOIN c) JOIN b`.
+fn shown(tree: &Tree, relations: &[&LogicalPlan]) -> String {
+    fn part(tree: &Tree, relations: &[&LogicalPlan]) -> String {
+        match tree {
+            Tree::Relation(_) => shown(tree, relations),
+            Tree::Join(..) => format!("({})", shown(tree, relations)),
+        }
+    }
+    match tree {
+        Tree::Relation(relation) => relations.get(*relation).map_or_else(String::new, |relation| name_of(relation)),
+        Tree::Join(left, right) => format!("{} JOIN {}", part(left, relations), part(right, relations)),
+    }
+}
+
+/// What a relation is called: its table, or its topmost operator.
+fn name_of(relation: &LogicalPlan) -> String {
+    match (relation, relation.inputs().as_slice()) {
+        (LogicalPlan::SubqueryAlias(alias), _) => alias.alias.to_string(),
+        (LogicalPlan::TableScan(scan), _) => scan.table_name.to_string(),
+        (LogicalPlan::Filter(_) | LogicalPlan::Projection(_), [input]) => name_of(input),
+        _ => relation.display().to_string().chars().take_while(|c| *c != ':').collect(),
     }
 }
 

@@ -10,7 +10,7 @@ use super::graph::Graph;
 use super::search::cheapest_of;
 use super::set::{Set, members, single};
 use super::{KeptOrders, Orders, Search};
-use crate::cardinality::{Cardinalities, Estimate, Profiles, address};
+use crate::cardinality::{Cardinalities, Estimate, address};
 
 /// A join that a query could begin with.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ pub struct JoinSubset {
 /// sample, the same for the same plan.
 pub fn join_subsets(plan: &LogicalPlan, cardinalities: &Cardinalities<'_>, most: usize) -> Result<Vec<JoinSubset>> {
     let identities = cardinalities.identities(plan);
-    let profiles = Profiles::new(cardinalities.observed(&identities));
+    let profiles = cardinalities.profiles_from(cardinalities.observed(&identities));
     let kept = KeptOrders::default();
     let search = Search::new(cardinalities, identities, &profiles, Orders::Cheapest(&kept));
     let mut found = Vec::new();

@@ -71,6 +71,7 @@ SPARKLET_SCALAR(half_float32, Float32, Float32) {
     return 0;
 }
 
+SPARKLET_VECTORS_BEGIN
 SPARKLET_BATCH(mul_add, Float64, Float64, Float64) {
     double *result = (double *)sparklet_fixed(out, SPARKLET_FLOAT64, in->rows, sizeof(double));
     for (uint32_t row = 0; row < in->rows; row++) {
@@ -78,6 +79,7 @@ SPARKLET_BATCH(mul_add, Float64, Float64, Float64) {
     }
     return 0;
 }
+SPARKLET_VECTORS_END
 
 SPARKLET_SCALAR(shout, Utf8, Utf8) {
     sparklet_bytes text = sparklet_get_bytes(in, 0, row);

@@ -117,6 +117,7 @@ impl Settings {
                 share: on("adaptive_share"),
                 known_keys: on("adaptive_known_keys"),
                 push_keys: on("adaptive_push_keys"),
+                reorder: on("adaptive_reorder"),
                 slots: on("adaptive_slots"),
                 share_min_bytes: value::optional(&text("adaptive_share_min_bytes"), value::size)?.unwrap_or(0),
                 min_slots: usize::try_from(value::count(&text("adaptive_min_slots"))?).map_err(|e| e.to_string())?,

@@ -32,6 +32,8 @@ pub(crate) struct Boundary {
     pub(crate) expected_rows: Option<u64>,
     /// The operator and the heavy key for whose sake alone it is cut.
     pub(crate) known: Option<(String, Heavy)>,
+    /// A join that is planned as a broadcast: its build side may have more rows than are expected, and is measured first.
+    pub(crate) broadcasts: bool,
 }
 
 /// Where to cut, and where not for what is known.
@@ -120,7 +122,13 @@ pub(crate) fn find(
                 match judge(worth, &inputs, look) {
                     Verdict::Cut { known } => {
                         let known = known.map(|heavy| (format!("{name} by {}", keys.join(", ")), heavy));
-                        boundaries.push(Boundary { operator, path: path.to_vec(), expected_rows: worth.rows, known });
+                        boundaries.push(Boundary {
+                            operator,
+                            path: path.to_vec(),
+                            expected_rows: worth.rows,
+                            known,
+                            broadcasts: false,
+                        });
                     }
                     Verdict::LeaveOut(run) => left_out.push((format!("{name} by {}", keys.join(", ")), run)),
                     Verdict::Leave => {}
@@ -148,7 +156,8 @@ pub(crate) fn find(
             Verdict::Cut { known } => {
                 let known = known.map(|heavy| (what(), heavy));
                 let (operator, expected_rows) = (Operator::Join, worth.rows);
-                boundaries.push(Boundary { operator, path: path.to_vec(), expected_rows, known });
+                let broadcasts = worth.broadcasts;
+                boundaries.push(Boundary { operator, path: path.to_vec(), expected_rows, known, broadcasts });
             }
             Verdict::LeaveOut(run) => left_out.push((what(), run)),
             Verdict::Leave => {}
@@ -277,6 +286,8 @@ struct Worth {
     looks: bool,
     /// Heavy keys are split.
     splits: bool,
+    /// It is planned as a broadcast.
+    broadcasts: bool,
 }
 
 /// An aggregate with distinct arguments, or a window, of the physical plan.
@@ -371,7 +382,7 @@ impl Search<'_> {
         let looks = expected >= settings.min_rows && slots > 1 && reach == Reach::Worthwhile;
         let splits = !known.is_empty() && reach == Reach::Worthwhile;
         let always = settings.mode == AdaptiveMode::Force || (looks && operator == Operator::Window);
-        let worth = Worth { rows, always, looks, splits };
+        let worth = Worth { rows, always, looks, splits, broadcasts: false };
         (enabled && (worth.always || looks || splits)).then_some(Grouped { operator, keys, worth })
     }
 
@@ -382,12 +393,13 @@ impl Search<'_> {
         }
         let (left, right) = (self.rows(join.left()), self.rows(join.right()));
         let known = left.zip(right).map(|(left, right)| left + right);
-        let worth = Worth { rows: known, always: true, looks: true, splits: true };
+        let worth = Worth { rows: known, always: true, looks: true, splits: true, broadcasts: false };
         if self.look.reach != Reach::Worthwhile {
             return Some(worth);
         }
         if *join.partition_mode() != PartitionMode::Partitioned {
-            return None;
+            let grows = self.may_grow(join);
+            return grows.then_some(Worth { always: false, splits: false, broadcasts: true, ..worth });
         }
         let rows = |rows: Option<u64>, side: &Arc<dyn ExecutionPlan>| {
             rows.unwrap_or_else(|| scanned_bytes(side) / BYTES_A_ROW)
@@ -400,6 +412,27 @@ impl Search<'_> {
         let short = settings.memory && table_bytes(left_rows, self.width(join.left())) > build_bytes_limit;
         let splits = settings.split_skew && !known.is_empty();
         (looks || short || splits).then_some(Worth { always: short, looks, splits, ..worth })
+    }
+
+    /// True if the build side of a broadcast is expected to be small, but nobody knows, and what it is read from is large; where its probe side is
+    /// large too, so that one table for all slots would be much work.
+    fn may_grow(&mut self, join: &HashJoinExec) -> bool {
+        let Look { settings, slots, .. } = *self.look;
+        if !settings.broadcast || slots < settings.min_slots || *join.partition_mode() != PartitionMode::CollectLeft {
+            return false;
+        }
+        let statistics = self.statistics.compute(join.left().as_ref(), &StatisticsArgs::new());
+        let known = statistics.is_ok_and(|s| s.num_rows.is_exact() == Some(true));
+        !known && self.read_rows(join.left()) >= settings.min_rows && self.read_rows(join.right()) >= settings.min_rows
+    }
+
+    /// Rows of the largest source below `plan`.
+    fn read_rows(&mut self, plan: &Arc<dyn ExecutionPlan>) -> u64 {
+        let children = plan.children();
+        if children.is_empty() {
+            return self.rows(plan).unwrap_or_else(|| scanned_bytes(plan) / BYTES_A_ROW);
+        }
+        children.into_iter().map(|child| self.read_rows(child)).max().unwrap_or(0)
     }
 
     fn rows(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Option<u64> {

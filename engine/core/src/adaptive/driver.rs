@@ -1,5 +1,6 @@
 //! Runs a query stage by stage.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::statistics::StatisticsContext;
 use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs};
@@ -28,8 +30,12 @@ use super::join::{AdaptiveJoinExec, Resources};
 use super::known;
 use super::leaf::{self, ExchangeLeaf, LeafPlanner};
 use super::learned::{Learned, may_filter};
+use super::parts::PartsExec;
 use super::path::{at_path, node_at, replace_at};
-use super::record::{broadcast, divide_join, push_keys, run_in_stages, share_subplan, skip_empty};
+use super::record::{
+    broadcast, divide_join, partition, push_keys, reorder_joins, run_in_stages, share_subplan, skip_empty,
+};
+use super::reorder::{self, Reorderer, Surprise};
 use super::rule::AdaptiveJoins;
 use super::running::Running;
 use super::share::Shared;
@@ -81,6 +87,10 @@ pub(crate) struct Driver {
     /// What tables are called in the history.
     sources: Arc<dyn SourceNames>,
     pub(super) governor: Option<Arc<Governor>>,
+    /// Looks for other orders of joins; none where they stay as they are.
+    reorderer: Option<Reorderer>,
+    /// The plan as it was before anything of it ran, or before anything ran after its order was changed.
+    origin: Mutex<LogicalPlan>,
     /// The error by which an attempt without stages ended.
     pub(crate) instead_of: Option<String>,
     /// Inputs of a join that become stages; 2 but in tests of half-staged joins.
@@ -156,6 +166,7 @@ impl Driver {
             state,
             settings: settings.clone(),
             limits,
+            origin: Mutex::new(logical.clone()),
             logical,
             shared,
             boundaries,
@@ -164,6 +175,7 @@ impl Driver {
             running,
             sources: Arc::new(SourceMap::default()),
             governor,
+            reorderer: None,
             instead_of: None,
             sides: 2,
             written: Mutex::default(),
@@ -175,10 +187,16 @@ impl Driver {
         Self { sources, ..self }
     }
 
+    /// The same that looks for other orders of joins.
+    pub(crate) fn reordering(self, reorderer: Option<Reorderer>) -> Self {
+        Self { reorderer, ..self }
+    }
+
     /// Keeps what `exchange` has measured of `keys`, key columns of input `side` of the operator at `boundary`.
     pub(super) fn remember(&self, exchange: &Exchange, boundary: &Boundary, side: usize, keys: &[Expr]) {
         // As the query was written: what is a leaf by now is a part of it there.
-        let Some(operator) = at_path(&self.logical, &boundary.path) else { return };
+        let origin = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(operator) = at_path(&origin, &boundary.path) else { return };
         let Some(input) = operator.inputs().get(side).copied() else { return };
         let found = known::record(input, keys, self.sources.as_ref(), &exchange.facts);
         found.into_iter().for_each(|key| self.running.measured(key));
@@ -189,6 +207,7 @@ impl Driver {
         let texts = |exprs: &[Expr]| exprs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let known = |boundary: &Boundary| match &boundary.known {
             Some((_, heavy)) => format!(", a heavy key known from run {}", heavy.run),
+            None if boundary.broadcasts => ", a broadcast whose smaller input may be larger than that".to_owned(),
             None => String::new(),
         };
         let line = |boundary: &Boundary| {
@@ -235,18 +254,58 @@ impl Driver {
             logical = self.share(logical, shared, &mut exchanges, start).await?;
             self.release(&logical);
         }
-        for boundary in &self.boundaries {
+        let mut boundaries: VecDeque<Boundary> = self.boundaries.iter().cloned().collect();
+        let (mut judged, mut reordered, mut begun) = (0, 0, false);
+        loop {
+            if reordered < reorder::MOST
+                && let Some(other) = self.reordered(&logical, judged, start).await?
+            {
+                (logical, boundaries) = other;
+                (reordered, begun) = (reordered + 1, false);
+            }
+            judged = exchanges;
+            let Some(boundary) = boundaries.pop_front() else { break };
             logical = match boundary.operator {
-                Operator::Join => self.stage_join(logical, boundary, &mut exchanges, start).await?,
-                Operator::Aggregate => self.stage_aggregate(logical, boundary, &mut exchanges, start).boxed().await?,
-                Operator::Window => self.stage_window(logical, boundary, &mut exchanges, start).boxed().await?,
+                Operator::Join => {
+                    let (plan, staged) = self.stage_join(logical, &boundary, begun, &mut exchanges, start).await?;
+                    begun = staged == Staged::First;
+                    if begun {
+                        boundaries.push_front(boundary);
+                    }
+                    plan
+                }
+                Operator::Aggregate => self.stage_aggregate(logical, &boundary, &mut exchanges, start).boxed().await?,
+                Operator::Window => self.stage_window(logical, &boundary, &mut exchanges, start).boxed().await?,
             };
             self.release(&logical);
         }
         let plan = self.plan(&logical).await?;
         self.note_splits(&plan, start);
+        free_when_read(&plan);
         self.running.starts(&plan, true);
         Ok(plan)
+    }
+
+    /// `logical` with the joins that are still to come in another order, and where it is cut now, if an exchange with the number `from` or a
+    /// higher one has other rows than were expected.
+    async fn reordered(
+        &self,
+        logical: &LogicalPlan,
+        from: usize,
+        start: Instant,
+    ) -> Result<Option<(LogicalPlan, VecDeque<Boundary>)>> {
+        let Some(reorderer) = &self.reorderer else { return Ok(None) };
+        let Some(surprise) = Surprise::among(logical, from, reorderer.forced()) else { return Ok(None) };
+        // Of parts that are planned already nobody knows the rows.
+        if leaf::has_parts(logical) {
+            return Ok(None);
+        }
+        let Some((other, changes)) = reorderer.candidate(logical) else { return Ok(None) };
+        let physical = self.plan(&other).await?;
+        let boundaries = reorderer.boundaries(&other, &physical, self.limits.slots, self.limits.build_bytes);
+        self.running.adapted(reorder_joins(start, &surprise, changes));
+        *self.origin.lock().unwrap_or_else(PoisonError::into_inner) = other.clone();
+        Ok(Some((other, boundaries.into())))
     }
 
     /// Runs `stage` into an exchange.
@@ -308,28 +367,33 @@ impl Driver {
         Ok(logical)
     }
 
-    /// Runs the inputs of the join at `boundary` as far as knowing them can change the plan; returns the plan with leaves in their place.
+    /// Runs the inputs of the join at `boundary` as far as knowing them can change the plan; returns the plan with leaves in their place. After an
+    /// input with other rows than were expected it stops: the other one may have to be joined later. `begun`: it goes on after that.
     async fn stage_join(
         &self,
         logical: LogicalPlan,
         boundary: &Boundary,
+        begun: bool,
         exchanges: &mut usize,
         start: Instant,
-    ) -> Result<LogicalPlan> {
-        let Some(LogicalPlan::Join(join)) = at_path(&logical, &boundary.path) else { return Ok(logical) };
-        let Some(keys) = Keys::of(join) else { return Ok(logical) };
+    ) -> Result<(LogicalPlan, Staged)> {
+        let Some(LogicalPlan::Join(join)) = at_path(&logical, &boundary.path) else {
+            return Ok((logical, Staged::Enough));
+        };
+        let Some(keys) = Keys::of(join) else { return Ok((logical, Staged::Enough)) };
         let mut join = join.clone();
         let planned = self.plan(&LogicalPlan::Join(join.clone())).await?;
-        let Some(shape) = Shape::of(&planned) else { return Ok(logical) };
+        let Some(shape) = Shape::of(&planned) else { return Ok((logical, Staged::Enough)) };
         let buckets = self.buckets(join_buckets(&join, &keys), shape.side_bytes);
-        if shape.mode != PartitionMode::Partitioned && self.trusts(&shape) {
+        let begun = (begun && !self.settings.broadcast) || boundary.broadcasts;
+        if shape.mode != PartitionMode::Partitioned && self.trusts(&shape) && !begun {
             // What lies below has turned out such that the planner takes another algorithm now.
             if self.settings.broadcast && shape.over_exchange {
                 self.running.adapted(broadcast(start, keys.texts(), None, boundary.expected_rows));
             }
-            return Ok(logical);
+            return Ok((logical, Staged::Enough));
         }
-        let mut learned: Option<(Learned, Arc<Exchange>)> = None;
+        let mut learned = self.learned(&join, &keys);
         // What is smaller runs first: it is the likelier one to make the other needless, and to say what of it is not to be read.
         let stages = [self.plan(&join.left).await?, self.plan(&join.right).await?];
         let sides = order(&stages);
@@ -338,18 +402,24 @@ impl Driver {
             (!self.stays(&join.left, &keys.left, buckets)).then_some(left),
             (!self.stays(&join.right, &keys.right, buckets)).then_some(right),
         ];
+        let mut surprised = false;
         for side in sides.into_iter().take(self.sides) {
             let (input, key) = match side {
                 Side::Left => (&join.left, &keys.left),
                 Side::Right => (&join.right, &keys.right),
             };
             let Some(mut stage) = stages[usize::from(side == Side::Right)].take() else { continue };
+            if surprised {
+                return Ok((replace_at(logical, &boundary.path, LogicalPlan::Join(join))?, Staged::First));
+            }
             let expected = expected_rows(&stage);
             let applied = learned.take().filter(|(learned, _)| learned.may_reduce(&stage));
             if let Some((learned, from)) = &applied {
                 stage = self.plan(&learned.over(input, from)?).await?;
             }
-            let Some(bucketing) = self.bucketing(&stage, input, key, buckets) else { return Ok(logical) };
+            let Some(bucketing) = self.bucketing(&stage, input, key, buckets) else {
+                return Ok((logical, Staged::Enough));
+            };
             let schema = Arc::clone(input.schema());
             let id = std::mem::replace(exchanges, *exchanges + 1);
             self.note_splits(&stage, start);
@@ -377,24 +447,49 @@ impl Driver {
                 self.running.adapted(skip_empty(start, &exchange, keys.texts()));
                 let schema = Arc::clone(&join.schema);
                 let empty = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema });
-                return replace_at(logical, &boundary.path, empty);
+                return Ok((replace_at(logical, &boundary.path, empty)?, Staged::Enough));
             }
+            let forced = self.settings.mode == AdaptiveMode::Force;
+            surprised = self.reorderer.is_some() && Surprise::of(Arc::clone(&exchange), forced).is_some();
             let short = self.reach == Reach::AfterExhaustion;
             if !self.settings.broadcast && !short {
                 continue;
             }
             let planned = self.plan(&LogicalPlan::Join(join.clone())).await?;
             let Some(shape) = Shape::of(&planned).filter(|shape| self.trusts(shape)) else { continue };
-            if shape.mode != PartitionMode::Partitioned {
-                self.running.adapted(broadcast(start, keys.texts(), Some(&exchange), boundary.expected_rows));
-                break;
+            match (shape.mode, boundary.broadcasts) {
+                (PartitionMode::Partitioned, true) if waits => {
+                    self.running.adapted(partition(start, keys.texts(), &exchange, expected));
+                }
+                (PartitionMode::Partitioned, _) => {}
+                (_, true) => break,
+                (_, false) => {
+                    self.running.adapted(broadcast(start, keys.texts(), Some(&exchange), boundary.expected_rows));
+                    break;
+                }
             }
             let other = if side == Side::Left { &join.right } else { &join.left };
             if short && self.fits(&exchange) && !joins(other) {
                 break;
             }
         }
-        replace_at(logical, &boundary.path, LogicalPlan::Join(join))
+        Ok((replace_at(logical, &boundary.path, LogicalPlan::Join(join))?, Staged::Enough))
+    }
+
+    /// What the input of `join` that is an exchange by its keys says of those of the other one.
+    fn learned(&self, join: &Join, keys: &Keys) -> Option<(Learned, Arc<Exchange>)> {
+        let sides = [
+            (Side::Left, &join.left, &keys.left, &join.right, &keys.right),
+            (Side::Right, &join.right, &keys.right, &join.left, &keys.left),
+        ];
+        let pushes = self.settings.push_keys && self.pushes_filters();
+        sides.into_iter().filter(|(side, ..)| pushes && may_filter(join, *side)).find_map(
+            |(_, input, key, other, other_key)| {
+                let exchange = ExchangeLeaf::whole(input)?;
+                divided_by(exchange, input, key)?;
+                Some((Learned::of(&exchange.facts, other, other_key)?, Arc::clone(exchange)))
+            },
+        )
     }
 
     /// True if `input` is an exchange that the join can read as it is, in `buckets` buckets by `keys`.
@@ -464,6 +559,15 @@ impl Driver {
         }
         plan.children().into_iter().for_each(|child| self.note_splits(child, start));
     }
+}
+
+/// What of the inputs of a join has run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Staged {
+    /// The first one, which had other rows than were expected.
+    First,
+    /// All that is to run before the join.
+    Enough,
 }
 
 /// Smallest task in weights (rows probed): below, starting it costs more than it spreads.
@@ -572,8 +676,40 @@ fn order([left, right]: &[Arc<dyn ExecutionPlan>; 2]) -> [Side; 2] {
     if left_first { [Side::Left, Side::Right] } else { [Side::Right, Side::Left] }
 }
 
+/// Lets the exchanges that `plan` reads, the last one of its query, give up their rows when they have been read.
+fn free_when_read(plan: &Arc<dyn ExecutionPlan>) {
+    let mut readers: Vec<(Arc<Exchange>, usize)> = Vec::new();
+    if !count_readers(plan, &mut readers) {
+        return;
+    }
+    readers.into_iter().for_each(|(exchange, readers)| exchange.expect_readers(readers));
+}
+
+/// Adds the operators that read exchanges; false where a part of `plan` may run twice, or reads what does not show.
+fn count_readers(plan: &Arc<dyn ExecutionPlan>, readers: &mut Vec<(Arc<Exchange>, usize)>) -> bool {
+    let mut count = |exchange: Arc<Exchange>| match readers.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &exchange))
+    {
+        Some((_, readers)) => *readers += 1,
+        None => readers.push((exchange, 1)),
+    };
+    if let Some(join) = AdaptiveJoinExec::of(plan) {
+        let (left, right) = join.exchanges();
+        [left, right].into_iter().for_each(count);
+        return true;
+    }
+    if let Some(reader) = plan.downcast_ref::<ExchangeReaderExec>() {
+        reader.tells();
+        count(Arc::clone(reader.exchange()));
+        return true;
+    }
+    if plan.is::<RecursiveQueryExec>() || PartsExec::of(plan).is_some() {
+        return false;
+    }
+    plan.children().into_iter().all(|child| count_readers(child, readers))
+}
+
 /// Rows that `plan` is expected to give.
-fn expected_rows(plan: &Arc<dyn ExecutionPlan>) -> Option<u64> {
+pub(super) fn expected_rows(plan: &Arc<dyn ExecutionPlan>) -> Option<u64> {
     let statistics = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new());
     statistics.ok().and_then(|s| s.num_rows.get_value().map(|rows| *rows as u64))
 }

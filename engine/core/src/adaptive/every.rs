@@ -45,9 +45,11 @@ enum Way {
     Shared,
     /// In all orders, and with all rewrites, that are offered.
     Reordered,
+    /// The order may change when an input is finished.
+    ReorderedLater,
 }
 
-const WAYS: [Way; 7] = [
+const WAYS: [Way; 8] = [
     Way::Staged,
     Way::HalfStaged,
     Way::WithoutMemory,
@@ -55,10 +57,11 @@ const WAYS: [Way; 7] = [
     Way::Measured,
     Way::Shared,
     Way::Reordered,
+    Way::ReorderedLater,
 ];
 
 /// What may happen to a query, or be so of its inputs; with the types of joins that it does not happen to, or seldom.
-const KINDS: [(&str, &[&str]); 14] = [
+const KINDS: [(&str, &[&str]); 15] = [
     ("NULL keys on both sides", &[]),
     ("a side without rows", &[]),
     ("a side without keys", &[]),
@@ -73,6 +76,7 @@ const KINDS: [(&str, &[&str]); 14] = [
     ("groups cut", &[]),
     ("window cut", &[]),
     ("reordered", &["LEFT", "RIGHT", "FULL", "MARK"]),
+    ("reordered in mid-run", &["LEFT", "RIGHT", "FULL", "MARK"]),
 ];
 
 /// What is drawn for a case.
@@ -136,7 +140,7 @@ impl Drawn {
         let side = if matches!(join, "RIGHT" | "RIGHT SEMI" | "RIGHT ANTI") { "r" } else { "l" };
         let query = match shape {
             // Few rows of `s` make it the one to be joined first.
-            _ if way == Way::Reordered => {
+            _ if matches!(way, Way::Reordered | Way::ReorderedLater) => {
                 format!("SELECT {side}.k, {side}.v, s.k FROM {from} JOIN s ON {side}.v = s.v")
             }
             0 => format!("SELECT * FROM {from}"),
@@ -174,7 +178,7 @@ impl Drawn {
             Way::WithoutMemory => Stages { memory: 4000, ..stages },
             Way::AfterExhaustion => Stages { reach: Reach::AfterExhaustion, memory: self.memory, ..stages },
             Way::Measured => Stages { reach: Reach::Worthwhile, ..stages },
-            Way::Staged | Way::Shared | Way::Reordered => stages,
+            Way::Staged | Way::Shared | Way::Reordered | Way::ReorderedLater => stages,
         }
     }
 }
@@ -204,6 +208,7 @@ fn happened(running: &Running, join: &'static str, seen: &mut Seen) {
             AdaptationKind::ShareSubplan { .. } => count(seen, "shared", join),
             AdaptationKind::SplitGroups { .. } => count(seen, "groups cut", join),
             AdaptationKind::SplitWindow { .. } => count(seen, "window cut", join),
+            AdaptationKind::ReorderJoins { .. } => count(seen, "reordered in mid-run", join),
             _ => {}
         }
     }
@@ -239,7 +244,7 @@ fn every_adaptation_of_every_join_gives_the_rows_of_the_plain_plan() {
                 None => TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32])),
             };
             let outcome = runner.run(&drawn(), |mut case| {
-                if way == Way::Reordered {
+                if matches!(way, Way::Reordered | Way::ReorderedLater) {
                     case.tables[2].0.truncate(3);
                 }
                 let [plain, forced] = &sessions[case.slots];

@@ -343,6 +343,11 @@ impl TaskSource for Work {
         }
         add_metrics(plan, metrics);
         state.running[unit] = None;
+        if state.tasks.is_empty() && state.running.iter().all(Option::is_none) {
+            drop(state);
+            self.left.exchange.reader_ended();
+            self.right.exchange.reader_ended();
+        }
     }
 
     fn gate(&self) -> Option<Gate> {

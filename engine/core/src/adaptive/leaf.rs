@@ -44,6 +44,13 @@ impl ExchangeLeaf {
         let LogicalPlan::Extension(extension) = plan else { return None };
         extension.node.as_any().downcast_ref::<Self>().map(|leaf| &leaf.exchange)
     }
+
+    /// The exchange all rows of which `plan` stands for, if it is such a leaf.
+    pub(super) fn whole(plan: &LogicalPlan) -> Option<&Arc<Exchange>> {
+        let LogicalPlan::Extension(extension) = plan else { return None };
+        let leaf = extension.node.as_any().downcast_ref::<Self>()?;
+        leaf.buckets.is_none().then_some(&leaf.exchange)
+    }
 }
 
 /// The exchanges that `plan` reads, added to `found`.
@@ -101,7 +108,7 @@ impl UserDefinedLogicalNodeCore for ExchangeLeaf {
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Exchange: {}, rows={}", self.exchange.id, self.exchange.size().rows)
+        write!(f, "Exchange {}: rows={}", self.exchange.id, self.exchange.size().rows)
     }
 
     fn with_exprs_and_inputs(&self, _: Vec<Expr>, _: Vec<LogicalPlan>) -> Result<Self> {

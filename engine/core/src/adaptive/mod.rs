@@ -25,6 +25,7 @@ mod parts;
 mod path;
 mod prefix;
 mod record;
+mod reorder;
 mod rule;
 mod running;
 mod share;
@@ -47,6 +48,7 @@ use boundary::{Cutting, Look, Reach};
 use driver::Cuts;
 pub(crate) use driver::{Driver, build_bytes_limit};
 pub(crate) use known::KnownKeys;
+use reorder::Reorderer;
 pub(crate) use running::Running;
 pub(crate) use uncut::{Uncut, uncut};
 
@@ -60,7 +62,7 @@ pub(crate) fn driver(
     logical: &LogicalPlan,
     physical: &Arc<dyn ExecutionPlan>,
     running: &Arc<Running>,
-    known: &KnownKeys,
+    known: &Arc<KnownKeys>,
 ) -> Option<Arc<Driver>> {
     let reach = match session.adaptive().mode {
         AdaptiveMode::Off => return None,
@@ -79,7 +81,7 @@ pub(crate) fn after_exhaustion(
     running: &Arc<Running>,
     error: &DataFusionError,
 ) -> Option<Arc<Driver>> {
-    let nothing = KnownKeys::default();
+    let nothing = Arc::default();
     let mut driver = reaching(session, state, logical, physical, running, &nothing, Reach::AfterExhaustion)?;
     driver.instead_of = Some(error.strip_backtrace());
     Some(Arc::new(driver))
@@ -91,7 +93,7 @@ fn reaching(
     logical: &LogicalPlan,
     physical: &Arc<dyn ExecutionPlan>,
     running: &Arc<Running>,
-    known: &KnownKeys,
+    known: &Arc<KnownKeys>,
     reach: Reach,
 ) -> Option<Driver> {
     let settings = session.adaptive();
@@ -107,7 +109,11 @@ fn reaching(
     let shared = if shares { share::repeated(logical) } else { Vec::new() };
     let worth_it = !boundaries.is_empty() || !shared.is_empty();
     let cuts = Cuts { shared, boundaries, reach };
-    worth_it.then(|| Driver::new(state, settings, memory, logical.clone(), cuts, Arc::clone(running)).naming(sources))
+    let reorderer = || Reorderer::new(session.clone(), Arc::clone(known), reach);
+    worth_it.then(|| {
+        let driver = Driver::new(state, settings, memory, logical.clone(), cuts, Arc::clone(running)).naming(sources);
+        driver.reordering(settings.reorder.then(reorderer))
+    })
 }
 
 /// Whether subplans that stand more than once in `plan` are computed once when it runs.
@@ -167,7 +173,7 @@ pub struct AdaptiveSettings {
     pub split_groups: bool,
     /// Cut hot partitions of windows.
     pub split_windows: bool,
-    /// Change a partitioned join into a broadcast where its build side turns out small.
+    /// Change a partitioned join into a broadcast where its build side turns out small, and back where it turns out large.
     pub broadcast: bool,
     /// Do not run what an empty input makes empty.
     pub skip_empty: bool,
@@ -179,6 +185,8 @@ pub struct AdaptiveSettings {
     pub known_keys: bool,
     /// Run an input of a join with what the other one, which is finished, says of its keys.
     pub push_keys: bool,
+    /// Run the joins that are still to come in another order where a finished input has other rows than were expected.
+    pub reorder: bool,
     /// Change the number of slots while a stage runs.
     pub slots: bool,
     /// Smallest size of the files that a query reads, in bytes, from which subplans are shared.
@@ -203,6 +211,7 @@ impl Default for AdaptiveSettings {
             share: true,
             known_keys: true,
             push_keys: true,
+            reorder: true,
             slots: true,
             share_min_bytes: 8 << 20,
             min_slots: 4,

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sparklet_history::{Adaptation, AdaptationKind, AdaptationReason, HotKey, RunId};
+use sparklet_optimizer::OrderChange;
 
 use super::boundary::Boundary;
 use super::hot::Packing;
 use super::join::AdaptiveJoinExec;
 use super::known::Heavy;
+use super::reorder::Surprise;
 use super::rule::partitioned;
 use super::uncut::Uncut;
 use super::units::makespan;
@@ -117,6 +119,18 @@ pub(super) fn broadcast(
     of_plan(start, exchange, AdaptationKind::Broadcast { on }, because)
 }
 
+/// A join that was to be a broadcast of `exchange`.
+pub(super) fn partition(
+    start: Instant,
+    on: Vec<String>,
+    exchange: &Arc<Exchange>,
+    expected_rows: Option<u64>,
+) -> Adaptation {
+    let because =
+        AdaptationReason::RowsDiffer { rows: exchange.size().rows, expected_rows: expected_rows.unwrap_or(0) };
+    of_plan(start, Some(exchange), AdaptationKind::Partition { on }, because)
+}
+
 /// An input of a join that was run with what the other one, `from`, says of its keys.
 pub(super) fn push_keys(
     start: Instant,
@@ -130,6 +144,18 @@ pub(super) fn push_keys(
     let because = AdaptationReason::InputFinished { rows: from.size().rows, distinct: from.facts.distinct };
     // What the exchange cost is told where it is used.
     Adaptation { cost_us: 0, facts_us: 0, ..of_plan(start, Some(exchange), kind, because) }
+}
+
+/// Joins that were still to come; `surprise` is what had other rows than expected. Costs in nano-seconds.
+pub(super) fn reorder_joins(start: Instant, surprise: &Surprise, changes: Vec<OrderChange>) -> Adaptation {
+    let cost = |of: fn(&OrderChange) -> f64| (changes.iter().map(of).sum::<f64>() / 1e3).round() as u64;
+    let (predicted_before, predicted_after) = (cost(|change| change.cost_before), cost(|change| change.cost_after));
+    let Surprise { exchange, expected_rows } = surprise;
+    let because = AdaptationReason::RowsDiffer { rows: exchange.size().rows, expected_rows: *expected_rows };
+    let kind = AdaptationKind::ReorderJoins { orders: changes.into_iter().map(|change| change.order).collect() };
+    // What the exchange cost is told where it is used.
+    let adaptation = of_plan(start, Some(exchange), kind, because);
+    Adaptation { predicted_before, predicted_after, cost_us: 0, facts_us: 0, ..adaptation }
 }
 
 pub(super) fn share_subplan(start: Instant, exchange: &Arc<Exchange>, what: String, readers: usize) -> Adaptation {

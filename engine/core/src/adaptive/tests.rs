@@ -24,6 +24,7 @@ use super::boundary::{Look, Reach};
 use super::driver::{Cuts, Driver};
 use super::known::KnownKeys;
 use super::known::tests::{SCOPE, run};
+use super::reorder::Reorderer;
 use super::running::Running;
 use super::{AdaptiveMode, AdaptiveSettings, boundary, share};
 use crate::{Session, SessionConfig};
@@ -367,7 +368,9 @@ pub(super) async fn run_stages(
     let shared = if shared { share::repeated(&logical) } else { Vec::new() };
     let cuts = Cuts { shared, boundaries, reach };
     let running = Running::of(physical);
-    let mut driver = Driver::new(state, settings, memory, logical, cuts, Arc::clone(&running));
+    let reorderer = Reorderer::new(session.clone(), Arc::default(), reach);
+    let mut driver = Driver::new(state, settings, memory, logical, cuts, Arc::clone(&running))
+        .reordering(settings.reorder.then_some(reorderer));
     driver.sides = sides;
     let plan = driver.run().await?;
     Ok((collect(plan, Arc::clone(driver.task_context())).await?, running))
@@ -417,6 +420,49 @@ async fn repeated_subplans_are_computed_once() {
     let random =
         "WITH g AS (SELECT k, sum(v * random()) AS total FROM l GROUP BY k) SELECT * FROM g a JOIN g b ON a.k = b.k";
     assert!(shared(random).await.is_empty());
+}
+
+/// As it is written the first join gives 120,000 rows. Once its inputs are finished it is known that their keys are few: the small table comes first.
+#[tokio::test]
+async fn joins_still_to_come_run_in_another_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = |rows: i64, keys: i64| Table((0..rows).map(|i| (Some(i % keys), Some("a".to_owned()), i)).collect());
+    let tables = [rows(600, 3), rows(600, 3), rows(3, 3)];
+    let sql = "SELECT l.k, l.v, r.v, s.t FROM l JOIN r ON l.k = r.k JOIN s ON l.v = s.v";
+    let plain = session(folder.path(), AdaptiveMode::Off, 3, 256 << 20);
+    register(&plain, &tables);
+    let expected = sorted(&plain.sql(sql, &BTreeMap::new()).await.unwrap().collect().await.unwrap());
+    assert_eq!(expected.len(), 600);
+    for reorder in [true, false] {
+        let session = Session::new(SessionConfig {
+            slots: Some(3),
+            spill_dir: folder.path().to_owned(),
+            adaptive: AdaptiveSettings { mode: AdaptiveMode::Force, reorder, ..AdaptiveSettings::default() },
+            ..SessionConfig::default()
+        })
+        .unwrap();
+        register(&session, &tables);
+        let query = session.sql(sql, &BTreeMap::new()).await.unwrap().prepare().await.unwrap();
+        assert_eq!(sorted(&query.collect().await.unwrap()), expected);
+        let orders: Vec<Vec<String>> = query
+            .adaptations()
+            .into_iter()
+            .filter_map(|a| if let AdaptationKind::ReorderJoins { orders } = a.kind { Some(orders) } else { None })
+            .collect();
+        match reorder {
+            true => assert_eq!(orders, [["(s JOIN Exchange 0) JOIN r"]], "the first input is finished"),
+            false => assert!(orders.is_empty(), "{orders:?}"),
+        }
+        // All that was joined is counted as what it is.
+        let joins: Vec<u64> = query
+            .observe()
+            .nodes
+            .iter()
+            .filter(|node| node.operator.contains("Join"))
+            .filter_map(|node| node.rows)
+            .collect();
+        assert_eq!(joins.iter().any(|rows| *rows > 100_000), !reorder, "{joins:?}");
+    }
 }
 
 #[tokio::test]
@@ -794,7 +840,14 @@ async fn keys_are_pushed_to_leaves_that_have_them_as_columns() {
     let rows_of = |keys: std::ops::Range<i64>| Table(keys.map(|i| (Some(i), Some("a".to_owned()), i)).collect());
     let tables = [rows_of(0..900), rows_of(300..320), rows_of(0..400)];
     let plain = session(folder.path(), AdaptiveMode::Off, 3, 256 << 20);
-    let forced = session(folder.path(), AdaptiveMode::Force, 3, 256 << 20);
+    // As it is written.
+    let forced = Session::new(SessionConfig {
+        slots: Some(3),
+        spill_dir: folder.path().to_owned(),
+        adaptive: AdaptiveSettings { mode: AdaptiveMode::Force, reorder: false, ..AdaptiveSettings::default() },
+        ..SessionConfig::default()
+    })
+    .unwrap();
     register(&plain, &tables);
     register(&forced, &tables);
     for (input, key, pushed) in [

@@ -14,14 +14,17 @@ mod store;
 mod tests;
 mod writer;
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use datafusion::common::{ColumnStatistics, internal_err};
+use datafusion::common::stats::Precision;
+use datafusion::common::{ColumnStatistics, Statistics, internal_err};
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -74,6 +77,8 @@ pub(crate) struct Exchange {
     pub(crate) cost: WriteCost,
     /// None once nothing reads its rows any more.
     store: Mutex<Option<Arc<dyn ExchangeStore>>>,
+    /// Operators of the last plan that have not yet read all that they read of it; 0 where that is not known.
+    readers: AtomicUsize,
     /// Filters that its keys made for the other input of their join.
     taught: Mutex<Vec<Arc<dyn PhysicalExpr>>>,
 }
@@ -127,6 +132,18 @@ impl Exchange {
         self.store.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
+    /// Nothing but so many operators will read it: when the last of them has, its rows are given up.
+    pub(crate) fn expect_readers(&self, readers: usize) {
+        self.readers.store(readers, Relaxed);
+    }
+
+    /// An operator has read all that it reads of it.
+    pub(crate) fn reader_ended(&self) {
+        if self.readers.fetch_update(Relaxed, Relaxed, |readers| readers.checked_sub(1)) == Ok(1) {
+            self.release();
+        }
+    }
+
     /// Notes a filter that was made from its keys.
     pub(crate) fn teaches(&self, filter: Arc<dyn PhysicalExpr>) {
         self.taught.lock().unwrap_or_else(PoisonError::into_inner).push(filter);
@@ -135,6 +152,33 @@ impl Exchange {
     /// Filters that were made from its keys.
     pub(crate) fn taught(&self) -> Vec<Arc<dyn PhysicalExpr>> {
         self.taught.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is known of all its rows.
+    pub(crate) fn statistics(&self) -> Statistics {
+        self.statistics_of(self.size().rows, true)
+    }
+
+    /// What is known of `rows` of its rows; `spread`: of all buckets alike.
+    fn statistics_of(&self, rows: u64, spread: bool) -> Statistics {
+        let size = self.size();
+        let bytes = (size.bytes as u128 * u128::from(rows) / u128::from(size.rows.max(1))) as usize;
+        let mut columns = self.columns.clone();
+        // Distinct keys are known of the combination of the key columns; of one column alone if it is the key.
+        if let [key] = self.bucketing.keys.as_slice()
+            && let Some(column) = key.downcast_ref::<Column>()
+            && let Some(statistics) = columns.get_mut(column.index())
+            && spread
+            && self.facts.rows == size.rows
+        {
+            statistics.distinct_count = Precision::Inexact(self.facts.distinct as usize);
+            statistics.null_count = Precision::Exact(self.facts.null_rows as usize);
+        }
+        Statistics {
+            num_rows: Precision::Exact(rows as usize),
+            total_byte_size: Precision::Inexact(bytes),
+            column_statistics: columns,
+        }
     }
 
     /// Rows by bucket.

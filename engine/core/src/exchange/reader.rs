@@ -3,17 +3,15 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::Statistics;
-use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::coop::cooperative;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
@@ -36,6 +34,8 @@ pub(crate) struct ExchangeReaderExec {
     metrics: ExecutionPlanMetricsSet,
     /// Once a plan is not optimised any more, the plan that filled the exchange shows as the input: records and reports see one tree.
     shows_stage: Arc<AtomicBool>,
+    /// Partitions that have not ended, where it tells the exchange that it has read it.
+    left: Arc<AtomicUsize>,
 }
 
 impl ExchangeReaderExec {
@@ -75,6 +75,7 @@ impl ExchangeReaderExec {
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
             shows_stage: Arc::default(),
+            left: Arc::default(),
         }
     }
 
@@ -85,6 +86,11 @@ impl ExchangeReaderExec {
     /// From now on the plan that filled the exchange shows as the input.
     pub(crate) fn show_stage(&self) {
         self.shows_stage.store(true, Relaxed);
+    }
+
+    /// Once all its partitions have ended, each of which runs once, it has read the exchange.
+    pub(crate) fn tells(&self) {
+        self.left.store(self.assignment.len(), Relaxed);
     }
 
     /// The plan that filled the exchange, if all its rows are read.
@@ -152,11 +158,12 @@ impl ExecutionPlan for ExchangeReaderExec {
         let slices = self.assignment.get(partition).cloned().unwrap_or_default();
         let exchange = Arc::clone(&self.exchange);
         let schema = Arc::clone(&exchange.schema);
+        let ends = Ends { exchange: Arc::clone(&exchange), left: Arc::clone(&self.left) };
         let batches = stream::iter(slices).flat_map(move |slice| exchange.read(slice)).boxed();
         let batch_rows = context.session_config().batch_size();
         let coalescer = Coalescer::new(Arc::clone(&schema), batch_rows);
         let baseline = BaselineMetrics::new(&self.metrics, partition);
-        Ok(Box::pin(cooperative(Coalesced { schema, batches, coalescer, ended: false, baseline })))
+        Ok(Box::pin(cooperative(Coalesced { schema, batches, coalescer, ends, ended: false, baseline })))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -164,25 +171,21 @@ impl ExecutionPlan for ExchangeReaderExec {
     }
 
     fn statistics_from_inputs(&self, _: &[Arc<Statistics>], args: &StatisticsArgs) -> Result<Arc<Statistics>> {
-        let size = self.exchange.size();
-        let rows = self.rows(args.partition());
-        let bytes = (size.bytes as u128 * u128::from(rows) / u128::from(size.rows.max(1))) as usize;
-        let mut columns = self.exchange.columns.clone();
-        // Distinct keys are known of the combination of the key columns; of one column alone if it is the key.
-        if let [key] = self.exchange.bucketing.keys.as_slice()
-            && let Some(column) = key.downcast_ref::<Column>()
-            && let Some(statistics) = columns.get_mut(column.index())
-            && args.partition().is_none()
-            && self.exchange.facts.rows == size.rows
-        {
-            statistics.distinct_count = Precision::Inexact(self.exchange.facts.distinct as usize);
-            statistics.null_count = Precision::Exact(self.exchange.facts.null_rows as usize);
+        Ok(Arc::new(self.exchange.statistics_of(self.rows(args.partition()), args.partition().is_none())))
+    }
+}
+
+/// What a partition does when it has ended.
+struct Ends {
+    exchange: Arc<Exchange>,
+    left: Arc<AtomicUsize>,
+}
+
+impl Ends {
+    fn one(&self) {
+        if self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) == Ok(1) {
+            self.exchange.reader_ended();
         }
-        Ok(Arc::new(Statistics {
-            num_rows: Precision::Exact(rows as usize),
-            total_byte_size: Precision::Inexact(bytes),
-            column_statistics: columns,
-        }))
     }
 }
 
@@ -191,6 +194,7 @@ struct Coalesced {
     schema: SchemaRef,
     batches: BoxStream<'static, Result<RecordBatch>>,
     coalescer: Coalescer,
+    ends: Ends,
     ended: bool,
     baseline: BaselineMetrics,
 }
@@ -214,6 +218,9 @@ impl Coalesced {
                 }
                 None => {
                     self.ended = true;
+                    // What it held of the exchange goes first.
+                    self.batches = stream::empty().boxed();
+                    self.ends.one();
                     self.coalescer.finish()?;
                 }
             }

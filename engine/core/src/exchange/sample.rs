@@ -23,6 +23,13 @@ const LANES: usize = 16;
 /// Fewest such bits for which the rows of some buckets are looked at instead of all hashes.
 const MIN_ZEROS: u32 = 3;
 
+/// Chunks that are passed over at the most before one is looked at again, where no new keys come.
+const CHUNKS_PASSED: u32 = 3;
+
+/// Keys in a chunk that have been looked up before, the one before each left out, from which on it tells that no new ones come: rows in the
+/// order of their keys show one key after the other, and none of them again.
+const KEYS_AGAIN: u32 = 8;
+
 /// Rows kept of a writer; with twice as many, every other one goes.
 const ROWS_KEPT: usize = 4 << 10;
 
@@ -48,11 +55,29 @@ pub(super) struct Keys {
     floor: u32,
     /// Rows that have passed.
     rows: u64,
+    /// Keys of the chunk that were new, and that were not.
+    new: u32,
+    again: u32,
+    /// Chunks that are passed over after one without new keys, and those left of them.
+    pause: u32,
+    waits: u32,
 }
 
 impl Keys {
     /// Takes note of the rows of a batch, which are divided as `chunk` says by their `hashes`.
     pub(super) fn observe(&mut self, hashes: &[u64], order: &[u32], chunk: &Chunk) {
+        if self.waits > 0 {
+            self.waits -= 1;
+            return self.passed(hashes.len());
+        }
+        (self.new, self.again) = (0, 0);
+        self.observe_chunk(hashes, order, chunk);
+        let no_new = self.level >= HALVINGS && self.new == 0 && self.again >= KEYS_AGAIN;
+        self.pause = if no_new { (self.pause + 1).min(CHUNKS_PASSED) } else { 0 };
+        self.waits = self.pause;
+    }
+
+    fn observe_chunk(&mut self, hashes: &[u64], order: &[u32], chunk: &Chunk) {
         let buckets = chunk.starts.len() - 1;
         // Where the bucket is the remainder by a multiple of 2 ^ `zeros`, so many trailing bits of its number are those of the hash.
         let zeros = buckets.trailing_zeros().min(self.level);
@@ -87,7 +112,11 @@ impl Keys {
         if hash == 0 || std::mem::replace(&mut self.last, hash) == hash {
             return;
         }
-        self.seen.insert(hash);
+        if !self.seen.insert(hash) {
+            self.again += 1;
+            return;
+        }
+        self.new += 1;
         if self.seen.len() > KEYS_KEPT && self.floor < u32::BITS - 1 {
             self.floor += 1;
             self.level = self.level.max(self.floor);

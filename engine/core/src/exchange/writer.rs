@@ -122,6 +122,7 @@ pub(crate) async fn write(
         columns,
         cost,
         store: Mutex::new(Some(store)),
+        readers: AtomicUsize::new(0),
         taught: Mutex::default(),
     };
     name_heavy_keys(&mut exchange).await?;

@@ -38,7 +38,7 @@ use arms::Arm;
 pub use conclude::conclude;
 use looking::{Arms, Looking};
 use past::Past;
-pub(crate) use past::growth;
+pub(crate) use past::{growth, volumes};
 use proven::{Proven, proven};
 use trial::Limits;
 pub(crate) use work::Before;

@@ -201,7 +201,8 @@ pub(super) fn engine() -> EngineRecord {
 }
 
 /// `sources` beside those of the runs of `recalled`.
-pub(super) fn volumes(recalled: &Recalled, sources: &[SourceRecord]) -> Volumes {
+/// What tells the sources of now from those of past runs.
+pub(crate) fn volumes(recalled: &Recalled, sources: &[SourceRecord]) -> Volumes {
     Volumes::new(sources, recalled.runs.iter().map(Arc::as_ref))
 }
 

@@ -51,6 +51,7 @@ pub(crate) fn settings(top: &Section<'_, '_>) -> (BTreeMap<String, String>, Opti
         "adaptive_share",
         "adaptive_slots",
         "adaptive_push_keys",
+        "adaptive_reorder",
         "adaptive_known_keys",
     ] {
         switch(&section, rule, &[("on", ()), ("off", ())]);

@@ -39,17 +39,23 @@ pub(super) fn adapted(scene: &Scene<'_>) -> Option<Finding> {
     let steps = scene.record.steps.iter().flat_map(|s| s.adaptations.iter().map(move |a| (s, a)));
     let gains = steps.filter_map(|(step, a)| Some((step, a, predicted_gain(a).filter(|g| *g >= ADAPTATION_GAIN)?)));
     let (step, adaptation, gain) = gains.max_by(|a, b| a.2.total_cmp(&b.2))?;
-    let divided = match &adaptation.kind {
-        AdaptationKind::DivideJoin { on, .. } => format!("the join{} was divided", keys(on)),
-        AdaptationKind::SplitGroups { by, .. } => format!("the aggregate by {} was divided", safe(&by.join(", "))),
-        AdaptationKind::SplitWindow { by, .. } => format!("the window by {} was divided", safe(&by.join(", "))),
+    let divided = |what: String| {
+        let slots = plural(u64::from(scene.record.slots), "slot", "slots");
+        format!("{what} was divided in mid-run: its expected time on {slots} fell {}", factor(gain, true))
+    };
+    let what = match &adaptation.kind {
+        AdaptationKind::DivideJoin { on, .. } => divided(format!("the join{}", keys(on))),
+        AdaptationKind::SplitGroups { by, .. } => divided(format!("the aggregate by {}", safe(&by.join(", ")))),
+        AdaptationKind::SplitWindow { by, .. } => divided(format!("the window by {}", safe(&by.join(", ")))),
+        AdaptationKind::ReorderJoins { .. } => {
+            format!("joins changed their order in mid-run: their expected CPU time fell {}", factor(gain, true))
+        }
         _ => return None,
     };
-    let slots = plural(u64::from(scene.record.slots), "slot", "slots");
     Some(Finding {
         kind: FindingKind::Adapted,
         tone: Tone::Good,
-        what: format!("{divided} in mid-run: its expected time on {slots} fell {}", factor(gain, true)),
+        what,
         place: in_step(&step.name),
         next: format!("nothing to do; below is what it gained and cost, and `{}` turns it off", switch(adaptation)),
         weight: 2.5,

@@ -153,6 +153,12 @@ fn expected(page: &mut Page, adaptation: &Adaptation, gain: Option<f64>, slots: 
     } else {
         format!("{} as long", factor(1.0 / gain, unicode))
     };
+    if matches!(adaptation.kind, AdaptationKind::ReorderJoins { .. }) {
+        let [before, after] = [adaptation.predicted_before, adaptation.predicted_after].map(|us| page.duration(us));
+        let text = format!("the joins still to come take {after} of CPU time instead of {before}: {ratio}");
+        page.paragraph("    expected: ", &text, Tint::Plain);
+        return;
+    }
     let what = match &adaptation.kind {
         AdaptationKind::SplitGroups { .. } => "the aggregate",
         AdaptationKind::SplitWindow { .. } => "the window",
