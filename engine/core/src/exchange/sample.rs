@@ -24,10 +24,10 @@ const LANES: usize = 16;
 const MIN_ZEROS: u32 = 3;
 
 /// Chunks that are passed over at the most before one is looked at again, where no new keys come.
-const CHUNKS_PASSED: u32 = 3;
+const CHUNKS_PASSED: u32 = 7;
 
-/// Keys in a chunk that have been looked up before, the one before each left out, from which on it tells that no new ones come: rows in the
-/// order of their keys show one key after the other, and none of them again.
+/// Keys in a row that have been looked up before, the one before each left out, from which on no new ones are expected: rows in the order of their
+/// keys show one key after the other, and none of them again.
 const KEYS_AGAIN: u32 = 8;
 
 /// Rows kept of a writer; with twice as many, every other one goes.
@@ -55,10 +55,11 @@ pub(super) struct Keys {
     floor: u32,
     /// Rows that have passed.
     rows: u64,
-    /// Keys of the chunk that were new, and that were not.
-    new: u32,
+    /// Whether a key of the chunk was new.
+    new: bool,
+    /// Keys since then, and since chunks were passed over, that were not.
     again: u32,
-    /// Chunks that are passed over after one without new keys, and those left of them.
+    /// Chunks that are passed over where no new keys come, and those left of them.
     pause: u32,
     waits: u32,
 }
@@ -70,11 +71,13 @@ impl Keys {
             self.waits -= 1;
             return self.passed(hashes.len());
         }
-        (self.new, self.again) = (0, 0);
         self.observe_chunk(hashes, order, chunk);
-        let no_new = self.level >= HALVINGS && self.new == 0 && self.again >= KEYS_AGAIN;
-        self.pause = if no_new { (self.pause + 1).min(CHUNKS_PASSED) } else { 0 };
-        self.waits = self.pause;
+        if std::mem::take(&mut self.new) {
+            (self.pause, self.again) = (0, 0);
+        } else if self.level >= HALVINGS && self.again >= KEYS_AGAIN {
+            self.pause = (2 * self.pause + 1).min(CHUNKS_PASSED);
+            (self.waits, self.again) = (self.pause, 0);
+        }
     }
 
     fn observe_chunk(&mut self, hashes: &[u64], order: &[u32], chunk: &Chunk) {
@@ -116,7 +119,7 @@ impl Keys {
             self.again += 1;
             return;
         }
-        self.new += 1;
+        self.new = true;
         if self.seen.len() > KEYS_KEPT && self.floor < u32::BITS - 1 {
             self.floor += 1;
             self.level = self.level.max(self.floor);
