@@ -53,7 +53,7 @@ const PLANNING_US: u64 = 100;
 
 /// How often the default must take as long as planning once more, for other plans to be looked for: with evidence, and on a first run, where
 /// hardly a gain is certain.
-const TIMES_PLANNING: [u64; 2] = [10, 60];
+const TIMES_PLANNING: [u64; 2] = [10, 100];
 
 /// Rows of a source from which on a query is expected to take more than [`TOO_SMALL_US`].
 const MUCH: usize = 20_000;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sparklet_history::{Completeness, Fingerprint, PlanRecord, RunRecord, StepRecord};
+use sparklet_history::{Completeness, Fingerprint, NodeRecord, PlanRecord, RunRecord, StepRecord};
 
 /// Of the time of an earlier run, what subplans take that two runs have to have in common to be compared by them.
 const TELLING: f64 = 0.1;
@@ -41,33 +41,67 @@ impl Before {
 struct Subplans {
     count: usize,
     rows: f64,
+    /// Rows that their topmost operators took, and those of them of which it is known.
+    taken: f64,
+    taking: usize,
     elapsed_us: f64,
+}
+
+impl Subplans {
+    /// Rows of one; of several alike one that was not read to its end says nothing of the others. `taken` with those that its operator took.
+    fn rows(&self, taken: bool) -> f64 {
+        let taken = if taken { self.taken } else { 0.0 };
+        ((self.rows + taken) / self.count as f64).max(1.0)
+    }
+
+    fn takes(&self) -> bool {
+        self.taking == self.count
+    }
 }
 
 /// By template, literals left out: what both plans have, whatever order their joins run in.
 fn subplans(plan: &PlanRecord) -> HashMap<Fingerprint, Subplans> {
+    let inputs = only_inputs(plan);
     let mut all: HashMap<Fingerprint, Subplans> = HashMap::new();
-    for node in plan.nodes.iter().filter(|node| node.completeness == Completeness::Complete) {
+    for (node, input) in plan.nodes.iter().zip(inputs).filter(|(node, _)| node.completeness == Completeness::Complete) {
         let (Some(template), Some(rows)) = (node.template, node.rows) else { continue };
         let of_template = all.entry(template).or_default();
         of_template.count += 1;
         of_template.rows += rows as f64;
+        if let Some(taken) = input {
+            of_template.taken += taken as f64;
+            of_template.taking += 1;
+        }
         of_template.elapsed_us += node.elapsed_us as f64;
     }
     all
 }
 
-/// Rows now ÷ rows before of the subplans that both have, weighted by the time they took.
+/// For each node the rows of its input, if it has one and that is counted in full: what a filter or an aggregate does follows from the rows that it
+/// takes. The inputs of a join are others in another order of the joins.
+fn only_inputs(plan: &PlanRecord) -> Vec<Option<u64>> {
+    let mut inputs: Vec<Option<&NodeRecord>> = vec![None; plan.nodes.len()];
+    let mut several = vec![false; plan.nodes.len()];
+    for node in &plan.nodes {
+        let Some(parent) = node.parent.map(|parent| parent as usize).filter(|&parent| parent < inputs.len()) else {
+            continue;
+        };
+        several[parent] |= inputs[parent].replace(node).is_some();
+    }
+    let rows = |input: Option<&NodeRecord>| input.filter(|node| node.completeness == Completeness::Complete)?.rows;
+    inputs.into_iter().zip(several).map(|(input, several)| rows(input.filter(|_| !several))).collect()
+}
+
+/// Rows now ÷ rows before of the subplans that both have, those that their operators take included, weighted by the time they took.
 fn quotient(before: &PlanRecord, now: &PlanRecord) -> Option<f64> {
     let now = subplans(now);
     let (mut sum, mut weights, mut all) = (0.0, 0.0, 0.0);
     for (template, before) in subplans(before) {
         all += before.elapsed_us + 1.0;
         let Some(now) = now.get(&template) else { continue };
-        // One of several alike that was not read to its end says nothing of the others.
-        let per = |of: &Subplans| (of.rows / of.count as f64).max(1.0);
+        let taken = now.takes() && before.takes();
         let weight = before.elapsed_us + 1.0;
-        sum += weight * (per(now) / per(&before)).clamp(0.01, 100.0);
+        sum += weight * (now.rows(taken) / before.rows(taken)).clamp(0.01, 100.0);
         weights += weight;
     }
     (weights > all * TELLING).then(|| sum / weights)
@@ -75,8 +109,6 @@ fn quotient(before: &PlanRecord, now: &PlanRecord) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use sparklet_history::NodeRecord;
-
     use super::*;
 
     fn node(template: u8, rows: u64, elapsed_us: u64, completeness: Completeness) -> NodeRecord {
@@ -116,6 +148,24 @@ mod tests {
         assert_eq!(quotient(&before, &plan(vec![node(8, 1, 1, whole())])), None);
         // Nor does little of many.
         assert_eq!(quotient(&before, &plan(vec![node(3, 7, 5, whole())])), None);
+    }
+
+    /// A filter over as many rows has as much to do, though it leaves a tenth of them; not so a join, whose inputs may be others.
+    #[test]
+    fn the_rows_that_an_operator_takes_count() {
+        let filtered = |rows, parents: [Option<u32>; 3]| {
+            let mut nodes = vec![
+                node(1, rows, 80, Completeness::Complete),
+                node(2, 1000, 0, Completeness::Complete),
+                node(3, 1000, 0, Completeness::Complete),
+            ];
+            nodes.iter_mut().zip(parents).for_each(|(node, parent)| node.parent = parent);
+            plan(nodes)
+        };
+        let quotient = |parents| quotient(&filtered(100, parents), &filtered(10, parents)).unwrap();
+        let (filter, join) = (quotient([None, Some(0), None]), quotient([None, Some(0), Some(0)]));
+        assert!((0.91..0.93).contains(&filter), "{filter}");
+        assert!((0.1..0.13).contains(&join), "{join}");
     }
 
     #[test]
