@@ -794,8 +794,8 @@ pub enum AdaptationReason {
     RowsDiffer {
         /// Its rows.
         rows: u64,
-        /// What was expected.
-        expected_rows: u64,
+        /// What was expected, if anything was.
+        expected_rows: Option<u64>,
     },
     /// An input of the join was finished.
     InputFinished {

@@ -371,7 +371,8 @@ fn because(adaptation: &Adaptation) -> String {
         AdaptationReason::NoKnownKey { run } => format!("known from run {run}, which kept them and found no heavy key"),
         AdaptationReason::RowsDiffer { rows, expected_rows } => {
             let rows = plural(*rows, "row", "rows");
-            format!("a finished part of the plan has {rows}, {} were expected", count(*expected_rows))
+            let expected = expected_rows.map(|rows| format!(", {} were expected", count(rows))).unwrap_or_default();
+            format!("a finished part of the plan has {rows}{expected}")
         }
         AdaptationReason::InputFinished { rows, distinct } => format!(
             "the other input was finished, with {} and about {}",
@@ -508,7 +509,7 @@ mod tests {
             AdaptationReason::KnownKey { run: run.clone(), columns: vec!["a.k".to_owned()], percent: 40 },
             AdaptationReason::NoKnownKey { run },
             AdaptationReason::InputFinished { rows: 9_000, distinct: 1_200 },
-            AdaptationReason::RowsDiffer { rows: 9_000, expected_rows: 120 },
+            AdaptationReason::RowsDiffer { rows: 9_000, expected_rows: Some(120) },
         ];
         let of = |because: &AdaptationReason| Adaptation { because: because.clone(), ..divided() };
         let mut lines: Vec<String> = kinds.iter().map(what).chain(reasons.iter().map(|r| because(&of(r)))).collect();

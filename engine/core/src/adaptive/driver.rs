@@ -16,7 +16,6 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_plan::projection::ProjectionExec;
-use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::statistics::StatisticsContext;
 use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs};
@@ -30,8 +29,8 @@ use super::join::{AdaptiveJoinExec, Resources};
 use super::known;
 use super::leaf::{self, ExchangeLeaf, LeafPlanner};
 use super::learned::{Learned, may_filter};
-use super::parts::PartsExec;
 use super::path::{at_path, node_at, replace_at};
+use super::readers::free_when_read;
 use super::record::{
     broadcast, divide_join, partition, push_keys, reorder_joins, run_in_stages, share_subplan, skip_empty,
 };
@@ -674,38 +673,6 @@ fn order([left, right]: &[Arc<dyn ExecutionPlan>; 2]) -> [Side; 2] {
         _ => scanned_bytes(left) <= scanned_bytes(right),
     };
     if left_first { [Side::Left, Side::Right] } else { [Side::Right, Side::Left] }
-}
-
-/// Lets the exchanges that `plan` reads, the last one of its query, give up their rows when they have been read.
-fn free_when_read(plan: &Arc<dyn ExecutionPlan>) {
-    let mut readers: Vec<(Arc<Exchange>, usize)> = Vec::new();
-    if !count_readers(plan, &mut readers) {
-        return;
-    }
-    readers.into_iter().for_each(|(exchange, readers)| exchange.expect_readers(readers));
-}
-
-/// Adds the operators that read exchanges; false where a part of `plan` may run twice, or reads what does not show.
-fn count_readers(plan: &Arc<dyn ExecutionPlan>, readers: &mut Vec<(Arc<Exchange>, usize)>) -> bool {
-    let mut count = |exchange: Arc<Exchange>| match readers.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &exchange))
-    {
-        Some((_, readers)) => *readers += 1,
-        None => readers.push((exchange, 1)),
-    };
-    if let Some(join) = AdaptiveJoinExec::of(plan) {
-        let (left, right) = join.exchanges();
-        [left, right].into_iter().for_each(count);
-        return true;
-    }
-    if let Some(reader) = plan.downcast_ref::<ExchangeReaderExec>() {
-        reader.tells();
-        count(Arc::clone(reader.exchange()));
-        return true;
-    }
-    if plan.is::<RecursiveQueryExec>() || PartsExec::of(plan).is_some() {
-        return false;
-    }
-    plan.children().into_iter().all(|child| count_readers(child, readers))
 }
 
 /// Rows that `plan` is expected to give.

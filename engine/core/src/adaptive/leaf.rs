@@ -41,15 +41,17 @@ impl ExchangeLeaf {
 
     /// The exchange that `plan` stands for, if it is such a leaf.
     pub(crate) fn of(plan: &LogicalPlan) -> Option<&Arc<Exchange>> {
-        let LogicalPlan::Extension(extension) = plan else { return None };
-        extension.node.as_any().downcast_ref::<Self>().map(|leaf| &leaf.exchange)
+        Self::leaf(plan).map(|leaf| &leaf.exchange)
     }
 
     /// The exchange all rows of which `plan` stands for, if it is such a leaf.
     pub(super) fn whole(plan: &LogicalPlan) -> Option<&Arc<Exchange>> {
+        Self::leaf(plan).filter(|leaf| leaf.buckets.is_none()).map(|leaf| &leaf.exchange)
+    }
+
+    fn leaf(plan: &LogicalPlan) -> Option<&Self> {
         let LogicalPlan::Extension(extension) = plan else { return None };
-        let leaf = extension.node.as_any().downcast_ref::<Self>()?;
-        leaf.buckets.is_none().then_some(&leaf.exchange)
+        extension.node.as_any().downcast_ref::<Self>()
     }
 }
 

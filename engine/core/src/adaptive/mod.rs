@@ -24,6 +24,7 @@ mod learned;
 mod parts;
 mod path;
 mod prefix;
+mod readers;
 mod record;
 mod reorder;
 mod rule;

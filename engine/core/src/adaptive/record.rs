@@ -126,8 +126,7 @@ pub(super) fn partition(
     exchange: &Arc<Exchange>,
     expected_rows: Option<u64>,
 ) -> Adaptation {
-    let because =
-        AdaptationReason::RowsDiffer { rows: exchange.size().rows, expected_rows: expected_rows.unwrap_or(0) };
+    let because = AdaptationReason::RowsDiffer { rows: exchange.size().rows, expected_rows };
     of_plan(start, Some(exchange), AdaptationKind::Partition { on }, because)
 }
 
@@ -151,7 +150,7 @@ pub(super) fn reorder_joins(start: Instant, surprise: &Surprise, changes: Vec<Or
     let cost = |of: fn(&OrderChange) -> f64| (changes.iter().map(of).sum::<f64>() / 1e3).round() as u64;
     let (predicted_before, predicted_after) = (cost(|change| change.cost_before), cost(|change| change.cost_after));
     let Surprise { exchange, expected_rows } = surprise;
-    let because = AdaptationReason::RowsDiffer { rows: exchange.size().rows, expected_rows: *expected_rows };
+    let because = AdaptationReason::RowsDiffer { rows: exchange.size().rows, expected_rows: Some(*expected_rows) };
     let kind = AdaptationKind::ReorderJoins { orders: changes.into_iter().map(|change| change.order).collect() };
     // What the exchange cost is told where it is used.
     let adaptation = of_plan(start, Some(exchange), kind, because);
